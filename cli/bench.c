@@ -34,6 +34,7 @@ struct bench {
     size_t key_len;
     uint64_t allowed, denied, errors;
     uint64_t from_memory; /* of the denied: without a request to the server */
+    uint64_t from_lease;  /* of the allowed and the denied: the same */
     int last_error;
     int64_t started, ended; /* ns */
     uint64_t cells[N_CELLS];
@@ -71,6 +72,7 @@ static uint64_t bench_quantile(const struct bench *b, uint64_t percent) {
 
 static void bench_record(struct bench *b, const steady_result *r, int64_t ns) {
     b->cells[bench_cell_of((uint64_t)ns)]++;
+    b->from_lease += r->source == STEADY_FROM_LEASE;
     if (r->error != 0) {
         b->errors++;
         b->last_error = r->error;
@@ -149,7 +151,7 @@ static void bench_measure_redis(struct bench *b, int64_t duration) {
 static int bench_warm_up(struct bench *b) {
     if (bench_start_one(b)) bench_wait_for_all(b);
     const int error = b->last_error;
-    b->allowed = b->denied = b->errors = b->from_memory = 0;
+    b->allowed = b->denied = b->errors = b->from_memory = b->from_lease = 0;
     memset(b->cells, 0, sizeof b->cells);
     return error;
 }
@@ -189,9 +191,9 @@ static bool bench_report(const struct bench *b, const struct options *options, b
         text_add_seconds(&text, us);
         text_add(&text,
                  ",\"decisions_per_second\":%" PRIu64 ",\"p50_ns\":%" PRIu64 ",\"p99_ns\":%" PRIu64
-                 ",\"allowed\":%" PRIu64 ",\"denied\":%" PRIu64 ",\"from_memory\":%" PRIu64 ",\"errors\":%" PRIu64
-                 "}\n",
-                 per_second, p50, p99, b->allowed, b->denied, b->from_memory, b->errors);
+                 ",\"allowed\":%" PRIu64 ",\"denied\":%" PRIu64 ",\"from_memory\":%" PRIu64 ",\"from_lease\":%" PRIu64
+                 ",\"errors\":%" PRIu64 "}\n",
+                 per_second, p50, p99, b->allowed, b->denied, b->from_memory, b->from_lease, b->errors);
     } else {
         text_add(&text, "%" PRIu64 " decisions/s ", per_second);
         bench_add_ns(&text, "p50", p50);
@@ -202,7 +204,9 @@ static bool bench_report(const struct bench *b, const struct options *options, b
             text_add(&text, "  (%zu in flight)\n", b->n_slots);
         text_add(&text, "%" PRIu64 " allowed, %" PRIu64 " denied", b->allowed, b->denied);
         if (b->from_memory > 0) text_add(&text, " (%" PRIu64 " from memory)", b->from_memory);
-        text_add(&text, ", %" PRIu64 " errors, %" PRId64 " keys\n", b->errors, options->keys);
+        text_add(&text, ", %" PRIu64 " errors, %" PRId64 " keys", b->errors, options->keys);
+        if (b->from_lease > 0) text_add(&text, ", %" PRIu64 " from a lease", b->from_lease);
+        text_add(&text, "\n");
     }
     return text_say(&text, ALLOWED, UNKNOWN) == ALLOWED;
 }

@@ -1117,7 +1117,7 @@ def bench(run, *args, **kwargs):
     done = run("bench", "--seconds", "1", "--json", *args, **kwargs)
     answer = json.loads(done.stdout, parse_float=Decimal)
     assert list(answer) == ["decisions", "seconds", "decisions_per_second", "p50_ns", "p99_ns", "allowed", "denied",
-                            "from_memory", "errors"]
+                            "from_memory", "from_lease", "errors"]
     assert answer["decisions"] == answer["allowed"] + answer["denied"] + answer["errors"] > 100
     assert 1 <= answer["seconds"] < 2 and 0 < answer["p50_ns"] <= answer["p99_ns"]
     assert abs(answer["decisions"] / float(answer["seconds"]) - answer["decisions_per_second"]) < 2
@@ -1133,6 +1133,14 @@ def test_bench_counts_decisions_on_redis(run, redis_server):
     code, answer = bench(run, "--keys", "2", "--in-flight", "8", "--rate", "5/d", "--store", redis_server.url)
     assert (code, answer["allowed"], answer["errors"]) == (ALLOWED, 9, 0)
     assert len(redis_server("KEYS", "steady-bench:*")) == 2
+
+
+def test_bench_counts_decisions_from_leases(run, redis_server):
+    on = ("--keys", "1", "--rate", "16000000/d", "--store", f"{redis_server.url}?lease_age=10s")
+    code, answer = bench(run, *on)
+    assert (code, answer["errors"]) == (ALLOWED, 0)
+    assert answer["decisions"] / 2 < answer["from_lease"] < answer["decisions"]
+    assert re.search(r" errors, 1 keys, \d+ from a lease\n$", run("bench", "--seconds", "1", *on).stdout)
 
 
 def test_bench_counts_errors_if_redis_dies(run, start_redis):

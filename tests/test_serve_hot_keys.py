@@ -182,7 +182,7 @@ def test_a_hot_key_costs_few_calls_to_redis(redis_server, tmp_path):
 
 
 def test_an_answer_from_a_lease_says_so(redis_server, tmp_path):
-    with leased(redis_server, tmp_path) as served:
+    with leased(redis_server, tmp_path, "60s", "--log", tmp_path / "log") as served:
         asked = [served.json("/v1/consume", {"limit": "hot", "key": "192.0.2.1"}, status=None) for _ in range(330)]
         allowed = next(answer for answer in asked if answer["source"] == "lease")
         denied = asked[-1]
@@ -195,6 +195,9 @@ def test_an_answer_from_a_lease_says_so(redis_server, tmp_path):
         assert headers["ratelimit"] == f'"hot";r=0;t={headers["retry-after"]}'
         assert headers["ratelimit-policy"] == '"hot";q=320;w=86400'
         assert 1 <= int(headers["retry-after-ms"]) <= 60000
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line.get("source", "store") for line in lines[:-1]] == [answer["source"] for answer in asked]
+    assert (lines[-1]["allowed"], lines[-1]["source"], lines[-1]["parts"][0]["level"]) == (False, "lease", 320)
 
 
 def test_a_daemon_that_ends_returns_its_leases(redis_server, tmp_path):

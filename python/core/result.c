@@ -366,8 +366,12 @@ static int result_put_seconds(char *to, const char *label, double value) {
     return 0;
 }
 
+static bool result_is_verdict(const struct result *self) {
+    return self->source == STEADY_FROM_STORE || self->source == STEADY_FROM_MEMORY || self->source == STEADY_FROM_LEASE;
+}
+
 /* The four fields, and others that are not as by default. The wait comes first: a caller that overlooks it goes ahead
- * too early. whole: with retry_after, granted and a source of memory. */
+ * too early. whole: with retry_after, granted, and the source of a verdict without a request. */
 static PyObject *result_text(struct result *self, bool whole) {
     char wait[SECONDS_ROOM] = "", until[SECONDS_ROOM], blocked[SECONDS_ROOM] = "None", retry[SECONDS_ROOM] = "";
     char granted[SECONDS_ROOM] = "", source[SECONDS_ROOM] = "", error[SECONDS_ROOM] = "";
@@ -381,7 +385,7 @@ static PyObject *result_text(struct result *self, bool whole) {
         PyOS_snprintf(retry, sizeof retry, ", retry_after=None");
     if (whole && (self->granted < 0 || self->granted > 1))
         PyOS_snprintf(granted, sizeof granted, ", granted=%lld", self->granted);
-    if (self->source != STEADY_FROM_STORE && (whole || self->source != STEADY_FROM_MEMORY))
+    if (whole ? self->source != STEADY_FROM_STORE : !result_is_verdict(self))
         PyOS_snprintf(source, sizeof source, ", source='%s'", sources[self->source]);
     if (self->error != 0) PyOS_snprintf(error, sizeof error, ", error='%s'", steady_error_name(self->error));
     PyObject *part = self->each != NULL ? PyUnicode_FromFormat(", part=%d, name=%R", self->part,
