@@ -404,6 +404,43 @@ static void threads_see_whole_entries(void **state) {
     }
 }
 
+/* ---- Whether it is in use ---- */
+
+static steady_us set_now;
+
+static steady_us read_now(const struct steady__denials_world *world) {
+    (void)world;
+    return set_now;
+}
+
+/* After a bucket was full, the memory is in use for its time and a minute more. */
+static void memory_is_in_use_while_a_bucket_may_be_known(void **state) {
+    const struct steady__denials_world world = {read_now, steady__denials_system.hash};
+    const struct steady__rate rate = {10, STEADY_SECOND, 1, 0};
+    struct steady__denials *own = steady__denials_new(&world);
+    const struct steady__hash name = steady__denials_name(own, 7, "k", 1);
+    struct steady__observed o = {.rate = &rate,
+                                 .sent = NOW,
+                                 .came = NOW + 1,
+                                 .level = 9,
+                                 .until_next_drop = STEADY_SECOND,
+                                 .amount = 1,
+                                 .valid = VALID};
+    (void)state;
+    set_now = NOW + 1;
+    assert_false(steady__denials_in_use(own));
+    steady__denials_learn(own, name, &o);
+    assert_false(steady__denials_in_use(own));
+    o.level = 10;
+    steady__denials_learn(own, name, &o);
+    assert_true(steady__denials_in_use(own));
+    set_now = NOW + VALID + 60 * STEADY_SECOND - 1;
+    assert_true(steady__denials_in_use(own));
+    set_now++;
+    assert_false(steady__denials_in_use(own));
+    steady__denials_release(own);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(denied_from_memory_is_denied_by_the_server),
@@ -423,6 +460,7 @@ int main(void) {
         TEST(stores_of_a_process_share_one_memory),
         TEST(child_of_fork_has_a_memory_of_its_own),
         TEST(threads_see_whole_entries),
+        TEST(memory_is_in_use_while_a_bucket_may_be_known),
     };
     return cmocka_run_group_tests_name("denials", tests, NULL, NULL);
 }

@@ -32,6 +32,7 @@
 #define TRIES 100
 #define EPOCH ((steady_us)1 << 51)      /* the time of the boot, so that `last` of a bucket is never negative */
 #define BARRIER STEADY__DENY_MEMORY_MAX /* a barrier is kept for so long: what was sent before is too old by then */
+#define IN_USE (60 * STEADY_SECOND)     /* a bucket that was full is known as stale for at least so long */
 #define REM_BITS 20                     /* drops is at most a million */
 
 struct denials_entry {
@@ -66,6 +67,7 @@ struct steady__denials {
     unsigned char key[STEADY__SIPHASH_KEY];
     struct steady__fork_guard fork_guard;
     atomic_uint_fast64_t crowded;
+    atomic_int_fast64_t used_until;    /* by a bucket that was full; 0: there was none */
     atomic_int_fast64_t ignore_before; /* a give-back found no place: later replies to requests before it say nothing */
     atomic_int_fast64_t forget_before; /* nor do replies that are remembered */
     unsigned holders;                  /* guarded by the lock of the process */
@@ -268,12 +270,22 @@ static struct steady__bucket denials_bucket(const struct steady__observed *o) {
     return bucket;
 }
 
+static void denials_raise(atomic_int_fast64_t *to, int64_t now) {
+    int64_t before = denials_load(to);
+    while (before < now && !atomic_compare_exchange_weak(to, &before, now))
+        continue;
+}
+
+bool steady__denials_in_use(const struct steady__denials *denials) {
+    const steady_us until = denials_load(&denials->used_until);
+    return until != 0 && steady__denials_now(denials) < until;
+}
+
 /* A bucket gets an entry when it is full. A reply that shows room updates the entry, because a hot bucket is full again
  * soon, but does not make it last longer. */
 void steady__denials_learn(struct steady__denials *denials, struct steady__hash name,
                            const struct steady__observed *o) {
-    const int64_t amount = o->amount > 0 ? o->amount : 1;
-    const bool full = o->level + amount > o->rate->capacity || o->blocked_for > 0;
+    const bool full = steady__denials_is_full(o->rate, o->level, o->amount, o->blocked_for);
     struct denials_view view = {.sent = o->sent,
                                 .delay = o->came - o->sent,
                                 .until = o->sent + o->valid,
@@ -285,6 +297,7 @@ void steady__denials_learn(struct steady__denials *denials, struct steady__hash 
     if (view.bucket.last < 0 || view.until <= o->came || o->sent < denials_load(&denials->ignore_before) ||
         o->sent < denials_load(&denials->forget_before))
         return;
+    if (full) denials_raise(&denials->used_until, view.until + IN_USE);
     struct denials_entry *entry = denials_take(denials, name, o->came, !full);
     if (entry == NULL) {
         if (full) atomic_fetch_add_explicit(&denials->crowded, 1, memory_order_relaxed);
@@ -295,12 +308,6 @@ void steady__denials_learn(struct steady__denials *denials, struct steady__hash 
     if (!full || view.until < view.barrier + BARRIER) view.until = denials_load(&entry->until);
     if (!known || (denials_load(&entry->sent) <= o->sent && view.barrier <= o->sent)) denials_write(entry, name, &view);
     denials_unlock(entry);
-}
-
-static void denials_raise(atomic_int_fast64_t *to, int64_t now) {
-    int64_t before = denials_load(to);
-    while (before < now && !atomic_compare_exchange_weak(to, &before, now))
-        continue;
 }
 
 /* If no entry is free, earlier requests of all names are ignored. */

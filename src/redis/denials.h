@@ -52,6 +52,16 @@ struct steady__observed {
     steady_us valid; /* for so long after `sent`; at most STEADY__DENY_MEMORY_MAX */
 };
 
+/* Whether a reply with these numbers shows no room for the same amount again. Only such a reply is worth a place. */
+static inline bool steady__denials_is_full(const struct steady__rate *rate, int64_t level, int64_t amount,
+                                           steady_us blocked_for) {
+    return level + (amount > 0 ? amount : 1) > rate->capacity || blocked_for > 0;
+}
+
+/* Whether a bucket may be remembered. False: nothing was full lately, so a look finds nothing, and a reply that shows
+ * room changes nothing. It costs less than the name of a bucket. */
+bool steady__denials_in_use(const struct steady__denials *denials);
+
 /* Keeps what a reply says, unless a later request has told more. */
 void steady__denials_learn(struct steady__denials *denials, struct steady__hash name,
                            const struct steady__observed *observed);

@@ -61,7 +61,7 @@ struct deny_bucket {
 /* The buckets of a call that may be denied from memory; 0: it may not. */
 static size_t deny_memory_count(const struct steady__deny_memory *memory, const struct steady__call *call) {
     const struct steady__group *group = call->group;
-    if (memory->denials == NULL) return 0;
+    if (memory->denials == NULL || !steady__denials_in_use(memory->denials)) return 0;
     if (group == NULL) return call->verb == STEADY__CONSUME ? 1 : 0;
     const bool plain = call->verb == STEADY__CONSUME_ALL && group->how.max_wait == 0 && group->how.at_least == 0;
     return plain ? group->n : 0;
@@ -168,6 +168,7 @@ static bool deny_memory_denies_plain(const struct steady__deny_memory *memory, c
                                      steady_result *result) {
     struct steady__look look;
     if (memory->denials == NULL || call->verb != STEADY__CONSUME || call->amount <= 0) return false;
+    if (!steady__denials_in_use(memory->denials)) return false;
     const struct steady__hash name = steady__deny_memory_name(memory, call->key, call->key_len);
     if (steady__denials_look(memory->denials, name, &call->terms->rate, call->amount, memory->valid,
                              steady__denials_now(memory->denials), &look) != STEADY__FULL)
@@ -189,8 +190,13 @@ bool steady__deny_memory_denies(const struct steady__deny_memory *memory, const 
 
 static void deny_memory_learn_bucket(const struct steady__deny_memory *memory, const struct deny_bucket *bucket,
                                      struct steady__observed *observed) {
-    observed->rate = bucket->part.rate;
-    observed->amount = bucket->part.amount;
+    const struct steady__part *part = &bucket->part;
+    if (!steady__denials_is_full(part->rate, observed->level, part->amount, observed->blocked_for) &&
+        !steady__denials_in_use(memory->denials))
+        return;
+    observed->rate = part->rate;
+    observed->amount = part->amount;
+    observed->came = steady__denials_now(memory->denials);
     steady__denials_learn(memory->denials, deny_memory_name_of(memory, bucket), observed);
 }
 
@@ -200,8 +206,7 @@ void steady__deny_memory_learn(const struct steady__deny_memory *memory, const s
                                const steady_result *result, steady_us sent) {
     const bool all = call->verb == STEADY__CONSUME_ALL || call->verb == STEADY__PEEK_ALL;
     const size_t n = call->verb == STEADY__CONSUME ? 1 : all ? call->group->n : 0;
-    struct steady__observed observed = {
-        .sent = sent, .came = steady__denials_now(memory->denials), .valid = memory->valid};
+    struct steady__observed observed = {.sent = sent, .valid = memory->valid};
     for (size_t i = 0; i < n; i++) {
         const steady_part_result *part = call->group != NULL ? &call->group->results[i] : NULL;
         const struct deny_bucket bucket = deny_memory_bucket(call, i);
