@@ -88,6 +88,21 @@ void steady__group_fill(steady_part_result *result, const struct steady__decisio
     result->retry_after = d->retry_after;
 }
 
+void steady__group_answer(const struct steady__call *call, size_t part, enum steady_source source,
+                          const struct steady__decision *decision, steady_result *result) {
+    result->source = source;
+    result->success = decision->success;
+    result->atomic = true;
+    result->level = decision->level;
+    result->until_next_drop = decision->until_next_drop;
+    result->blocked_for = decision->blocked_for;
+    result->retry_after = decision->retry_after;
+    if (call->group == NULL) return;
+    call->group->results[part].granted = decision->success ? call->group->members[part].part.amount : 0;
+    steady__group_fill(&call->group->results[part], decision);
+    steady__group_name(call, part, result);
+}
+
 static unsigned group_settle(struct steady__group *group, struct steady__bucket *buckets, int64_t now, bool *changed) {
     unsigned stepped = 0;
     for (size_t i = 0; i < group->n; i++) {

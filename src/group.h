@@ -46,6 +46,11 @@ bool steady__group_votes(const struct steady__part *part);
 void steady__group_conclude(const struct steady__call *call, bool success, int64_t wait, int64_t grant,
                             steady_result *result);
 
+/* Fills the result of a consume that was decided without a request, on one bucket of the call: its only one, or the one
+ * that denies it. *result is cleared. */
+void steady__group_answer(const struct steady__call *call, size_t part, enum steady_source source,
+                          const struct steady__decision *decision, steady_result *result);
+
 /* Fills the fields of *result that repeat those of group->results[part]. The results of the members are there. */
 void steady__group_name(const struct steady__call *call, size_t part, steady_result *result);
 

@@ -141,28 +141,6 @@ enum steady__denial steady__deny_memory_ask(const struct steady__deny_memory *me
     return worst == STEADY__FULL && (may_start_block || tells_less) ? STEADY__UNKNOWN_BUCKET : worst;
 }
 
-/* *result is cleared. */
-static void deny_memory_fill(const struct steady__call *call, size_t part, const struct steady__decision *decision,
-                             steady_result *result) {
-    result->source = STEADY_FROM_MEMORY;
-    result->atomic = true;
-    result->level = decision->level;
-    result->until_next_drop = decision->until_next_drop;
-    result->blocked_for = decision->blocked_for;
-    result->retry_after = decision->retry_after;
-    if (call->group == NULL) return;
-    steady__group_fill(&call->group->results[part], decision);
-    steady__group_name(call, part, result);
-}
-
-steady_result steady__deny_memory_result(const struct steady__call *call, size_t part,
-                                         const struct steady__decision *decision) {
-    steady_result result;
-    steady__result_clear(&result);
-    deny_memory_fill(call, part, decision, &result);
-    return result;
-}
-
 /* The same for a call on one bucket, which is the usual one: it has no other bucket to compare with. */
 static bool deny_memory_denies_plain(const struct steady__deny_memory *memory, const struct steady__call *call,
                                      steady_result *result) {
@@ -173,7 +151,7 @@ static bool deny_memory_denies_plain(const struct steady__deny_memory *memory, c
     if (steady__denials_look(memory->denials, name, &call->terms->rate, call->amount, memory->valid,
                              steady__denials_now(memory->denials), &look) != STEADY__FULL)
         return false;
-    deny_memory_fill(call, 0, &look.decision, result);
+    steady__group_answer(call, 0, STEADY_FROM_MEMORY, &look.decision, result);
     return true;
 }
 
@@ -182,7 +160,7 @@ bool steady__deny_memory_denies(const struct steady__deny_memory *memory, const 
     struct steady__denied denied;
     if (call->group == NULL) return deny_memory_denies_plain(memory, call, result);
     if (steady__deny_memory_ask(memory, call, &denied) != STEADY__FULL) return false;
-    deny_memory_fill(call, denied.part, &denied.look.decision, result);
+    steady__group_answer(call, denied.part, STEADY_FROM_MEMORY, &denied.look.decision, result);
     return true;
 }
 

@@ -40,11 +40,8 @@ enum steady__denial steady__deny_memory_look(const struct steady__deny_memory *m
 /* The drops that the call would put into this bucket. */
 int64_t steady__deny_memory_amount(const struct steady__call *call, size_t part);
 
-/* The result of a call that this bucket denies. It is about this bucket only: the others are not answered. */
-steady_result steady__deny_memory_result(const struct steady__call *call, size_t part,
-                                         const struct steady__decision *decision);
-
-/* Whether the memory denies the call. Then *result is filled. Any thread may ask. */
+/* Whether the memory denies the call. Then *result is filled, about the bucket that denies it only: the others are not
+ * answered. Any thread may ask. */
 bool steady__deny_memory_denies(const struct steady__deny_memory *memory, const struct steady__call *call,
                                 steady_result *result);
 

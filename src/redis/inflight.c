@@ -636,9 +636,9 @@ static bool inflight_is_open(const struct steady__inflight *inflight) {
 }
 
 static void inflight_answer(struct steady__inflight *inflight, struct pending *pending) {
-    steady_result result = pending->remembered_by == STEADY_FROM_LEASE
-                               ? steady__leases_result(&pending->call, &pending->remembered)
-                               : steady__deny_memory_result(&pending->call, pending->gate_part, &pending->remembered);
+    steady_result result;
+    steady__result_clear(&result);
+    steady__group_answer(&pending->call, pending->gate_part, pending->remembered_by, &pending->remembered, &result);
     inflight_finish(inflight, pending, &result);
 }
 
@@ -863,6 +863,7 @@ static bool inflight_use_lease(struct steady__inflight *inflight, struct pending
     case STEADY__LEASE_SHORT:
         pending->is_remembered = true;
         pending->remembered_by = STEADY_FROM_LEASE;
+        pending->gate_part = 0;
         pending->remembered = look.decision;
         return true;
     case STEADY__LEASE_WAIT:
@@ -931,8 +932,8 @@ static void inflight_take_ended(struct steady__inflight *inflight, struct steady
                                                   .blocked_for = part->blocked_for,
                                                   .retry_after = part->retry_after};
         kept = steady__leases_granted(inflight->leases, &inflight->leases_held, taker->lease_name, &take);
-        own = steady__leases_result(&taker->call, &decision);
-        own.source = STEADY_FROM_STORE;
+        steady__result_clear(&own);
+        steady__group_answer(&taker->call, 0, STEADY_FROM_STORE, &decision, &own);
     } else {
         steady__leases_failed(inflight->leases, taker->lease_name);
     }

@@ -234,36 +234,13 @@ enum steady__lease_answer steady__leases_spend(struct steady__leases *leases, st
     return answer;
 }
 
-/* *result is cleared. */
-static void leases_fill(const struct steady__call *call, const struct steady__decision *decision,
-                        steady_result *result) {
-    result->source = STEADY_FROM_LEASE;
-    result->success = decision->success;
-    result->atomic = true;
-    result->level = decision->level;
-    result->until_next_drop = decision->until_next_drop;
-    result->blocked_for = decision->blocked_for;
-    result->retry_after = decision->retry_after;
-    if (call->group == NULL) return;
-    call->group->results[0].granted = decision->success ? call->group->members[0].part.amount : 0;
-    steady__group_fill(&call->group->results[0], decision);
-    steady__group_name(call, 0, result);
-}
-
-steady_result steady__leases_result(const struct steady__call *call, const struct steady__decision *decision) {
-    steady_result result;
-    steady__result_clear(&result);
-    leases_fill(call, decision, &result);
-    return result;
-}
-
 bool steady__leases_answer(struct steady__leases *leases, const struct steady__call *call, steady_result *result) {
     const int64_t amount = leases != NULL ? steady__leases_amount(call) : 0;
     struct steady__decision decision;
     if (amount == 0) return false;
     const struct steady__hash name = steady__leases_name(leases, call->key, call->key_len);
     if (steady__leases_spend(leases, name, &call->terms->rate, amount, &decision) == STEADY__LEASE_NONE) return false;
-    leases_fill(call, &decision, result);
+    steady__group_answer(call, 0, STEADY_FROM_LEASE, &decision, result);
     return true;
 }
 

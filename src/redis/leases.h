@@ -57,9 +57,6 @@ struct steady__lease_look {
     struct steady__lease_end end;     /* NONE and TAKE: the lease that it replaces */
 };
 
-/* The result of a call that is answered from a lease. */
-steady_result steady__leases_result(const struct steady__call *call, const struct steady__decision *decision);
-
 /* Spends a lease: SPENT, SHORT or NONE. Any thread may call it. */
 enum steady__lease_answer steady__leases_spend(struct steady__leases *leases, struct steady__hash name,
                                                const struct steady__rate *rate, int64_t amount,
