@@ -276,9 +276,16 @@ static void denials_raise(atomic_int_fast64_t *to, int64_t now) {
         continue;
 }
 
-bool steady__denials_in_use(const struct steady__denials *denials) {
+bool steady__denials_in_use_at(const struct steady__denials *denials, steady_us *now) {
     const steady_us until = denials_load(&denials->used_until);
-    return until != 0 && steady__denials_now(denials) < until;
+    if (until == 0) return false;
+    *now = steady__denials_now(denials);
+    return *now < until;
+}
+
+bool steady__denials_in_use(const struct steady__denials *denials) {
+    steady_us now;
+    return steady__denials_in_use_at(denials, &now);
 }
 
 /* A bucket gets an entry when it is full. A reply that shows room updates the entry, because a hot bucket is full again

@@ -62,6 +62,9 @@ static inline bool steady__denials_is_full(const struct steady__rate *rate, int6
  * room changes nothing. It costs less than the name of a bucket. */
 bool steady__denials_in_use(const struct steady__denials *denials);
 
+/* The same. *now: the time of the clock, if true: it is read once. */
+bool steady__denials_in_use_at(const struct steady__denials *denials, steady_us *now);
+
 /* Keeps what a reply says, unless a later request has told more. */
 void steady__denials_learn(struct steady__denials *denials, struct steady__hash name,
                            const struct steady__observed *observed);

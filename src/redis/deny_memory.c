@@ -145,11 +145,12 @@ enum steady__denial steady__deny_memory_ask(const struct steady__deny_memory *me
 static bool deny_memory_denies_plain(const struct steady__deny_memory *memory, const struct steady__call *call,
                                      steady_result *result) {
     struct steady__look look;
+    steady_us now;
     if (memory->denials == NULL || call->verb != STEADY__CONSUME || call->amount <= 0) return false;
-    if (!steady__denials_in_use(memory->denials)) return false;
+    if (!steady__denials_in_use_at(memory->denials, &now)) return false;
     const struct steady__hash name = steady__deny_memory_name(memory, call->key, call->key_len);
-    if (steady__denials_look(memory->denials, name, &call->terms->rate, call->amount, memory->valid,
-                             steady__denials_now(memory->denials), &look) != STEADY__FULL)
+    if (steady__denials_look(memory->denials, name, &call->terms->rate, call->amount, memory->valid, now, &look) !=
+        STEADY__FULL)
         return false;
     steady__group_answer(call, 0, STEADY_FROM_MEMORY, &look.decision, result);
     return true;
