@@ -10,6 +10,7 @@
 #include "faults.h"
 #include "keys.h"
 #include "last_error.h"
+#include "leases.h"
 #include "redis/redis_store.h"
 #include "reserved.h"
 #include "several.h"
@@ -83,13 +84,16 @@ static steady_limit any_limit(void) {
                           .block_duration = one_in(3) ? any_scale(1000, STEADY_SECOND) : 0};
 }
 
+/* Only a large capacity has leases. */
+static int64_t any_capacity(void) { return leases_on() ? any_scale(32, 3000) : between(1, 50); }
+
 /* The first bucket does not leak during a seed, so its level is the sum of all charges. */
 static void make_places(void) {
     place_count = 0;
     tags = one_in(2) ? 1 : (int)between(1, 8);
     new_place((steady_limit){between(1, 400), 3600 * STEADY_SECOND, 1, 0, NULL, {0}});
-    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), 1, 0, NULL, {0}});
-    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), between(2, 1000), 0, NULL, {0}});
+    new_place((steady_limit){any_capacity(), any_scale(100, STEADY_SECOND), 1, 0, NULL, {0}});
+    new_place((steady_limit){any_capacity(), any_scale(100, STEADY_SECOND), between(2, 1000), 0, NULL, {0}});
     new_place((steady_limit){
         between(1, 20), any_scale(1000, STEADY_SECOND), between(1, 3), any_scale(1000, 10 * STEADY_SECOND), NULL, {0}});
     new_place((steady_limit){INT32_MAX, 4000000, 1000000, 0, NULL, {0}});
@@ -146,7 +150,7 @@ static void check_stats(const struct client *client) {
     if (stats.decisions != e->decisions || stats.allowed != e->allowed || stats.denied != e->denied ||
         stats.blocked != e->blocked || stats.unavailable != e->unavailable || stats.unknown != e->unknown ||
         stats.clock_steps < e->clock_steps || stats.clock_steps > e->clock_steps + client->rounds_stepped ||
-        stats.in_flight != e->in_flight || stats.from_memory != e->from_memory)
+        stats.in_flight != e->in_flight || stats.from_memory != e->from_memory || stats.from_lease != e->from_lease)
         broken("the counters of client %d do not add up: %" PRIu64 " = %" PRIu64 " allowed + %" PRIu64
                " denied + %" PRIu64 " unavailable + %" PRIu64 " unknown + %" PRIu64 " in flight",
                client->index, stats.decisions, stats.allowed, stats.denied, stats.unavailable, stats.unknown,
@@ -382,8 +386,14 @@ static void open_store(struct client *client) {
     client->expected = (steady_stats){.decisions = 0};
     client->owing = NULL;
     client->rounds_stepped = 0;
-    const int error = steady__redis_open_over(&client->store, &client->net.api, client->process->denials, NULL,
+    struct steady__leases *leases = leases_open(client);
+    if (client->options.lease_age > 0 && leases == NULL) {
+        if (!faults_memory()) broken("no leases");
+        return;
+    }
+    const int error = steady__redis_open_over(&client->store, &client->net.api, client->process->denials, leases,
                                               &client->url, &client->options, &why);
+    steady__leases_release(leases); /* the store holds them */
     if (error != 0 && !(error == STEADY_NO_MEMORY && faults_memory())) broken("no store: %s", why.text);
     note("open store", client->index, client->options.timeout, client->options.max_in_flight);
 }
@@ -441,7 +451,8 @@ static void probe(struct client *client) {
 static void work(struct client *client) {
     if (client->store == NULL && one_in(3)) open_store(client);
     client->crowds = one_in(8);
-    if (client->options.deny_memory > 0 && one_in(2)) client->hot = (int)between(0, TAPS_PLAIN - 1);
+    if ((client->options.deny_memory > 0 || client->options.lease_age > 0) && one_in(2))
+        client->hot = (int)between(0, TAPS_PLAIN - 1);
     for (int64_t n = client->crowds || client->hot < TAPS || one_in(4) ? between(1, 40) : between(1, 3); n > 0; n--)
         ask_something(client);
     client->crowds = false;
@@ -513,11 +524,14 @@ static void make_client(struct client *client, bool local) {
                                              .buckets = 4096,
                                              .engine = any_engine(),
                                              .deny_memory = denials_any_time(),
+                                             .lease_age = leases_any_age(),
                                              .log = logged,
                                              .log_data = client};
     client->options.deny_memory_off = client->options.deny_memory == 0;
     for (int i = 0; i < TAPS; i++)
-        choose_tap(&client->taps[i], i < TAPS_PLAIN);
+        do
+            choose_tap(&client->taps[i], i < TAPS_PLAIN);
+        while (client->options.lease_age > 0 && client->taps[i].place->by_amount); /* leases are told by numbers */
     if (steady__deny_memory_open(&client->memory, client->process->denials, &client->url, &client->options) != 0)
         broken("no memory of denials");
     client->timer = client->loop.api.ops->timer_new(&client->loop, tick, client);
@@ -530,6 +544,7 @@ void clients_begin(void) {
     memset(clients, 0, sizeof clients);
     reserved_begin();
     denials_begin();
+    leases_begin();
     make_places();
     client_count = (int)between(1, CLIENTS_MAX);
     for (int i = 0; i < client_count; i++) {

@@ -15,6 +15,7 @@
 #include "client.h"
 #include "faults.h"
 #include "keys.h"
+#include "leases.h"
 #include "rounds.h"
 #include "several.h"
 
@@ -202,6 +203,7 @@ void denials_lost(const struct place *place) {
     for (int i = 0; i < process_count; i++)
         lose(processes[i], place);
     excuse(place);
+    leases_lost(place);
 }
 
 /* The memory will not hear of it, because the store has none, or because the client may have given up before. */

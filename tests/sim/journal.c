@@ -8,6 +8,7 @@
 #include "client.h"
 #include "denials.h"
 #include "faults.h"
+#include "leases.h"
 #include "rounds.h"
 #include "several.h"
 #include "sim_cluster.h"
@@ -39,14 +40,14 @@ static int64_t amount_of(const struct words *words, enum form form) {
     return word_is(&words->at[words->count - 2], "AMOUNT") ? word_number(&words->at[words->count - 1]) : 1;
 }
 
-static struct decision *find(int64_t id) {
+struct decision *journal_find(int64_t id) {
     if (id < 1 || id > count) broken("a command is about no decision there ever was: %" PRId64, id);
     return &decisions[id - 1];
 }
 
 static struct request *request_on_one_key(const struct words *words, enum form form, const struct word *key) {
     const int64_t amount = amount_of(words, form), id = word_id(key);
-    struct decision *d = find(id != 0 ? id : amount);
+    struct decision *d = journal_find(id != 0 ? id : amount);
     if (d->key_len != key->len || memcmp(d->key, key->bytes, key->len) != 0)
         broken("decision %" PRId64 " is about another key", d->id);
     if (d->amount != amount) broken("decision %" PRId64 " has another amount: %" PRId64, d->id, amount);
@@ -61,10 +62,11 @@ struct request *journal_of(const struct words *words) {
     const struct word *key = &words->at[form == FORM_MODULE ? 1 : 3];
     const bool may_be_plain = verb <= STEADY__RESET;
     const int64_t id = may_be_plain ? word_id(key) : 0;
-    if (may_be_plain && (verb != STEADY__RESET || find(id)->several == NULL))
+    if (may_be_plain && (verb != STEADY__RESET || journal_find(id)->several == NULL))
         return request_on_one_key(words, form, key);
     group_words_read(&group, words, form);
-    return several_request_of(find(word_id(group.keys)), &group);
+    struct request *of_lease = leases_request_of(&group);
+    return of_lease != NULL ? of_lease : several_request_of(journal_find(word_id(group.keys)), &group);
 }
 
 const struct place *journal_place(const struct request *r, size_t key) {
@@ -84,14 +86,18 @@ static void left(struct conn *conn, const struct words *words) {
     const struct decision *d = r->decision;
     note("goes out", d->id, conn->fd, r->verb);
     if (d->client != conn->client) broken("decision %" PRId64 " is sent by another client", d->id);
-    if (d->told && !may_have_been_charged(d->error) && !may_repeat(d) && !rounds_outlives(r))
+    if (d->told && !may_have_been_charged(d->error) && !may_repeat(d) && !rounds_outlives(r) && !leases_outlives(r))
         broken("decision %" PRId64 " goes out after it was told as %s", d->id, steady_error_name(d->error));
     if (r->left_on != NULL && !r->may_go_again && !r->left_on->turned_away && !may_repeat(d))
         broken("decision %" PRId64 " goes out twice", d->id);
-    if (d->several != NULL) several_leaves(conn, r, words);
-    rounds_overtake(conn, d);
+    if (r->lease != NULL)
+        leases_leaves(conn, r, words);
+    else if (d->several != NULL)
+        several_leaves(conn, r, words);
+    if (!leases_outlives(r)) rounds_overtake(conn, d);
     r->left_on = conn;
     r->refused = r->may_go_again = false;
+    r->closes = conn->client->closing;
     r->answered_at = 0;
 }
 
@@ -116,7 +122,8 @@ void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t t
  * again. */
 void journal_seen(struct request *r, enum form form) {
     const int64_t id = r->decision->id;
-    if (may_repeat(r->decision)) return;                                   /* the order begins again at the server */
+    if (may_repeat(r->decision)) return; /* the order begins again at the server */
+    if (form == FORM_EVAL && r->closes) return;
     if (form == FORM_EVAL && r->noscripts == 1 && faults_memory()) return; /* no memory may be left for SCRIPT LOAD */
     if (form == FORM_EVAL && r->verb == STEADY__SETTLE && r->decision->life < r->decision->client->life)
         return; /* a store that closes sends the script: it cannot send again */
@@ -142,7 +149,7 @@ bool journal_heard(const struct request *r) { return r->answered_at > 0 && r->le
 void journal_executed(struct request *r) {
     const struct decision *d = r->decision;
     if (r->executed++ > 0 && !may_repeat(d)) broken("decision %" PRId64 " is made twice", d->id);
-    if (d->told && !may_have_been_charged(d->error) && !may_repeat(d) && !rounds_outlives(r))
+    if (d->told && !may_have_been_charged(d->error) && !may_repeat(d) && !rounds_outlives(r) && !leases_outlives(r))
         broken("decision %" PRId64 " is made after it was told as %s", d->id, steady_error_name(d->error));
 }
 
@@ -209,7 +216,7 @@ static void check_doubt(const struct decision *d) {
         rounds_check_doubt(d);
         return;
     }
-    const struct conn *conn = d->request.left_on;
+    const struct conn *conn = leases_deciding(d)->left_on;
     const bool in_time = sim_loop_now(&d->client->loop) < d->deadline;
     if (conn == NULL && !client_has_links(d->client) && (d->client->conn == NULL || d->client->conn->closed))
         broken("decision %" PRId64 " never went out, and is unknown", d->id);
@@ -219,7 +226,7 @@ static void check_doubt(const struct decision *d) {
 }
 
 static void check_uncharged(const struct decision *d) {
-    const struct request *r = &d->request;
+    const struct request *r = leases_deciding(d);
     if (d->several != NULL && d->several->rounds != NULL) rounds_check_uncharged(d);
     if (r->executed > 0) broken("decision %" PRId64 " was made, but is %s", d->id, steady_error_name(d->error));
     if (r->left_on != NULL && !r->refused && !r->left_on->turned_away)
@@ -269,6 +276,7 @@ static void tally(const struct decision *d, const steady_result *r) {
         stats->denied++;
     if (d->error == 0 && !r->success && r->blocked_for > 0) stats->blocked++;
     if (r->source == STEADY_FROM_MEMORY) stats->from_memory++;
+    if (r->source == STEADY_FROM_LEASE) stats->from_lease++;
 }
 
 void journal_told(struct decision *d, const steady_result *r) {
@@ -296,6 +304,10 @@ void journal_told(struct decision *d, const steady_result *r) {
     denials_told(d);
     if (r->source == STEADY_FROM_MEMORY) {
         denials_check(d, r);
+    } else if (r->source == STEADY_FROM_LEASE) {
+        leases_check(d, r);
+    } else if (d->error == 0 && d->lease != NULL) {
+        leases_granted(d, r);
     } else if (d->error == 0 && d->several != NULL) {
         several_check_verdict(d, r);
     } else if (d->error == 0) {

@@ -26,11 +26,13 @@ struct place {
 
 struct decision;
 struct several;
+struct sim_lease;
 
 /* A command of a decision: what the network and the servers know of it. A decision on one key has one. */
 struct request {
     struct decision *decision;
-    struct request *next; /* of the same decision */
+    struct sim_lease *lease; /* whose take or settle it is; NULL: it is not of a lease */
+    struct request *next;    /* of the same decision */
     enum steady__verb verb;
     size_t n;                /* its keys */
     uint8_t at[MEMBERS_MAX]; /* each as an index into the members of the decision */
@@ -39,6 +41,7 @@ struct request {
     bool may_go_again;       /* the error permits another request */
     unsigned noscripts;
     bool turned; /* the server refused the script */
+    bool closes; /* its store closes: no reply will be read, so the script itself is sent */
     unsigned executed;
     size_t answered_at;      /* its reply ends there on left_on; 0: there is none */
     bool redirected, asking; /* by MOVED or ASK; the last error was ASK */
@@ -63,6 +66,7 @@ struct decision {
     bool success;
     uint64_t call_id;                 /* for steady_cancel; 0: not known */
     struct several *several;          /* NULL: a decision on one key without options */
+    struct sim_lease *lease;          /* that it takes; NULL: none */
     struct request request;           /* its command, or the first of them */
     steady_result outcome, before;    /* of the last execution and of the one before */
     unsigned stepped, stepped_before; /* buckets that were ahead of the clock */
@@ -76,6 +80,7 @@ void journal_begin(void);
 void journal_end(void); /* checks that are possible only at the end */
 
 struct decision *journal_open(struct client *client, const struct place *place, enum steady__verb verb, int64_t amount);
+struct decision *journal_find(int64_t id);
 
 /* Counts the results of all seeds so far. */
 struct journal_totals {

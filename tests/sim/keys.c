@@ -9,6 +9,7 @@
 
 #include "../lua_parts.h"
 #include "denials.h"
+#include "leases.h"
 #include "several.h"
 
 static struct lua_server *lua;
@@ -99,6 +100,13 @@ static const char *error_text(void) {
     return text;
 }
 
+/* For the bound on what is admitted. A clock that has stepped may have cost a drop. */
+static void note_change(const struct node *node, const struct place *place, int64_t before, int64_t drops, bool fits) {
+    const struct entry *entry = &node->entries[place->index];
+    if (drops > 0) leases_put(node, place, drops, fits);
+    if (drops <= 0 && entry->content < before) leases_taken_out(node, place, before + slack(entry, &place->rate));
+}
+
 const char *keys_run(struct node *node, struct decision *d, int64_t values[STEADY__REPLY_MAX], size_t *count) {
     struct entry *entry = &node->entries[d->place->index];
     struct steady__decision outcome;
@@ -112,10 +120,12 @@ const char *keys_run(struct node *node, struct decision *d, int64_t values[STEAD
     decide(entry, d, now, &outcome);
     if (lua_server_writes(lua) > 1) broken("decision %" PRId64 " writes more than once, or not last", d->id);
     if (lua_server_writes(lua) > 0) store(entry, d, now);
+    const int64_t before = content_now(entry, &d->place->rate, now);
     if (d->verb == STEADY__RESET)
         entry->content = 0;
     else
         check_volume(entry, d, now, &outcome);
+    note_change(node, d->place, before, d->verb == STEADY__CONSUME && outcome.success ? d->amount : 0, true);
     journal_executed(&d->request);
     journal_outcome(d, &outcome);
     denials_made(&d->request, d->place, d->verb == STEADY__RESET || d->amount < 0);
@@ -282,6 +292,14 @@ static bool set_group(struct node *node, const struct request *r, struct entry *
     return true;
 }
 
+static void note_group_change(const struct node *node, const struct request *r, const struct group_words *g, size_t i,
+                              int64_t before, const struct made *made) {
+    const bool decides = g->verb == STEADY__CONSUME_ALL;
+    const bool fits = decides && g->how.max_wait == 0 && g->parts[i].kind != STEADY__CHARGE;
+    const int64_t drops = decides ? made->each[i].granted : g->verb == STEADY__SETTLE ? made->settled[i].charged : 0;
+    note_change(node, journal_place(r, i), before, drops, fits);
+}
+
 const char *keys_run_group(struct node *node, struct request *r, const struct group_words *g, bool to_module,
                            int64_t values[STEADY__REPLY_MAX], size_t *count) {
     struct entry *entries[MEMBERS_MAX];
@@ -301,6 +319,7 @@ const char *keys_run_group(struct node *node, struct request *r, const struct gr
     for (size_t i = 0; i < g->n; i++) {
         const struct steady__decision *b = g->verb == STEADY__SETTLE ? &made.settled[i].bucket : &made.each[i].bucket;
         const bool resets = g->verb == STEADY__RESET_ALL;
+        const int64_t before = content_now(entries[i], &journal_place(r, i)->rate, made.now);
         const bool nothing = !entries[i]->holds && b->busy_for == 0; /* there was no bucket, and there is none */
         if (!resets && (lua_server_writes_of(lua, i) > 0) != b->changed && !(b->changed && nothing))
             broken("decision %" PRId64 " should write key %zu: %d", d->id, i, b->changed);
@@ -310,6 +329,7 @@ const char *keys_run_group(struct node *node, struct request *r, const struct gr
             check_part_volume(entries[i], d, &g->parts[i], &g->how, made.now, &made.each[i]);
         else
             entries[i]->content = 0;
+        if (r->lease == NULL) note_group_change(node, r, g, i, before, &made);
         if (b->changed) store_group(entries[i], i, &buckets[i], made.now, d);
     }
     if (to_module) {
@@ -317,7 +337,10 @@ const char *keys_run_group(struct node *node, struct request *r, const struct gr
         made.stepped = 0; /* this reply does not report a step */
     }
     journal_executed(r);
-    several_executed(r, &made);
+    if (r->lease != NULL)
+        leases_executed(r, node, &made);
+    else
+        several_executed(r, &made);
     const bool lowers = g->verb == STEADY__SETTLE || g->verb == STEADY__RESET_ALL;
     for (size_t i = 0; i < g->n; i++)
         denials_made(r, journal_place(r, i), lowers || g->parts[i].amount < 0);
@@ -371,6 +394,7 @@ bool keys_would_deny(const struct place *place, int64_t amount, steady_us when, 
 void keys_move(struct node *to, struct node *from, const struct place *place) {
     if (place->foreign || !keys_has(from, place)) return;
     copy_key(to, from, place->index);
+    leases_lost(place);
     if (to->clock_offset != from->clock_offset) denials_lost(place);
     from->entries[place->index] = (struct entry){.holds = false};
 }

@@ -8,6 +8,7 @@
 #include "client.h"
 #include "journal.h"
 #include "keys.h"
+#include "leases.h"
 #include "redis/command.h"
 #include "several.h"
 #include "sim_cluster.h"
@@ -94,7 +95,10 @@ static void check_module_arguments(const struct decision *d, const struct words 
 
 static void check_arguments(const struct request *r, const struct words *words, enum form form) {
     struct group_words group;
-    if (r->decision->several != NULL) {
+    if (r->lease != NULL) {
+        group_words_read(&group, words, form);
+        leases_check_arguments(r, &group);
+    } else if (r->decision->several != NULL) {
         group_words_read(&group, words, form);
         several_check_arguments(r, &group);
     } else if (form == FORM_MODULE) {
@@ -187,7 +191,7 @@ static void refuse(struct conn *conn, struct request *r, const char *why) {
 static const char *run(struct node *node, struct request *r, const struct words *words, enum form form, int64_t *values,
                        size_t *count) {
     struct group_words group;
-    if (r->decision->several != NULL) {
+    if (r->decision->several != NULL || r->lease != NULL) {
         group_words_read(&group, words, form);
         return keys_run_group(node, r, &group, form == FORM_MODULE, values, count);
     }

@@ -9,6 +9,7 @@
 #include "client.h"
 #include "faults.h"
 #include "keys.h"
+#include "leases.h"
 #include "sim_cluster.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -30,6 +31,7 @@ static uint64_t run_seed(uint64_t seed, bool verbose) {
     world_run_until(clients_watched_until());
     clients_end();
     world_run_out();
+    leases_end();
     journal_end();
     if (alloc_blocks() != blocks) broken("%" PRId64 " blocks of memory are left", alloc_blocks() - blocks);
     return world.hash;
@@ -43,6 +45,7 @@ static void check_replay(uint64_t seed) {
 
 static int run_seeds(uint64_t first, uint64_t count) {
     const struct journal_totals *t = &journal_totals;
+    const struct leases_totals *l = &leases_totals;
     printf("1..2\n");
     for (uint64_t seed = first; seed < first + count; seed++)
         run_seed(seed, false);
@@ -50,10 +53,12 @@ static int run_seeds(uint64_t first, uint64_t count) {
            " denied, %" PRId64 " unknown, %" PRId64 " cancelled, %" PRId64 " not made; %" PRId64
            " on several keys (%" PRId64 " in rounds: %" PRId64 " parts given back, %" PRId64 " lost), %" PRId64
            " settled; %" PRId64 " denied from memory (%" PRId64 " on several keys) in %" PRId64 " seeds (%" PRId64
-           " looks)\n",
+           " looks); %" PRId64 " leases in %" PRId64 " seeds: %" PRId64 " allowed from them, %" PRId64
+           " denied, %" PRId64 " settled, %" PRId64 " settles lost; %" PRId64 " windows (%" PRId64 " need the age)\n",
            count, first, t->asked, t->allowed, t->denied, t->unknown, t->cancelled, t->other, t->several, t->in_rounds,
            t->given_back, t->not_given_back, t->settled, denials_totals.from_memory, denials_totals.on_several,
-           denials_totals.seeds, denials_totals.looks);
+           denials_totals.seeds, denials_totals.looks, l->takes, l->seeds, l->spent, l->denied, l->settles,
+           l->settles_lost, l->windows, l->windows_that_need_the_age);
     for (uint64_t i = 0; i < 20; i++)
         check_replay(first + i);
     printf("ok 2 - the same seed has the same history\n");
