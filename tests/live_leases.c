@@ -2,6 +2,7 @@
  * Leases on a real server: what they save, when they are returned, and what they never answer. */
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -511,6 +512,56 @@ static void lease_of_a_lost_connection_is_spent_but_not_settled(void **state) {
     assert_int_equal(level_now("k"), there);
 }
 
+/* The settle would take out the drops of others. */
+static void lease_of_a_lost_server_takes_nothing_out_of_its_successor(void **state) {
+    const steady_store_options options = {.timeout = STEADY_SECOND};
+    struct tally tally = {0};
+    (void)state;
+    open_with(4 * STEADY_SECOND, &rig.loop, LEAK);
+    lease_on_the_loop(70);
+    assert_true(level_now("k") > 70);
+    server_kill(&rig.server);
+    server_restart(&rig.server, true);
+    steady_store *others = open_store(rig.server.url, &options);
+    steady_throttler *theirs = new_throttler(others, CAPACITY, LEAK);
+    assert_true(ask_for(theirs, "k", 5000).success);
+    do {
+        consume_counted(rig.throttler, "other", 1, &tally);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+    } while (tally.allowed == 0);
+    run_for(rig.poller, 2 * STEADY_SECOND); /* a quarter of the age has passed */
+    assert_int_equal(level_now("k"), 5000);
+    steady_throttler_free(&theirs);
+    steady_store_close(&others);
+}
+
+static unsigned long *spent_by_child;
+
+static void hold_a_lease(void) {
+    if (rig.store == NULL) {
+        open_with(60 * STEADY_SECOND, NULL, LEAK);
+        *spent_by_child = get_lease("k");
+    }
+    sleep_us(MS);
+}
+
+/* Nothing is given back, so nothing more is allowed. */
+static void lease_of_a_killed_process_stays_in_the_bucket(void **state) {
+    (void)state;
+    spent_by_child = mmap(NULL, sizeof *spent_by_child, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(spent_by_child, MAP_FAILED);
+    const pid_t child = start_child(hold_a_lease);
+    const steady_us begin = now_us();
+    while (*spent_by_child == 0 && now_us() - begin < 10 * STEADY_SECOND)
+        sleep_us(MS);
+    end_child(child);
+    const long long there = level_now("k");
+    assert_true(*spent_by_child > 0 && there > (long long)*spent_by_child);
+    sleep_us(300 * MS);
+    assert_int_equal(level_now("k"), there);
+    munmap(spent_by_child, sizeof *spent_by_child);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_RIG(blocking_calls_on_a_hot_key_take_few_requests),
@@ -538,6 +589,8 @@ int main(void) {
         WITH_RIG(calls_that_wait_go_on_if_the_take_is_cancelled),
         WITH_RIG(store_closed_meanwhile_ends_all_calls),
         WITH_RIG(lease_of_a_lost_connection_is_spent_but_not_settled),
+        WITH_RIG(lease_of_a_lost_server_takes_nothing_out_of_its_successor),
+        WITH_RIG(lease_of_a_killed_process_stays_in_the_bucket),
     };
     return cmocka_run_group_tests_name("leases", tests, NULL, NULL);
 }

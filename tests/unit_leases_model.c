@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Leases against a bucket of a server: random histories of many processes, without a clock of the machine.
  *
- * A history has a true time. The server has it, too. The clock of a process is as fast, and some time ahead. Messages
- * take random times, overtake each other, and are lost. Processes crash. Limits change. Buckets are reset and lost.
+ * A history has a true time. The clock of a process is as fast, and some time ahead. That of the server may step.
+ * Messages take random times, overtake each other, and are lost. Processes crash. Limits change. Buckets are reset and
+ * lost.
  *
  * THE BOUND has no tolerance. The content of a bucket is counted in 1/drops us, and nothing in it is rounded. After the
  * last drops of a window went in, it is at most capacity * recharge. It was at least 0 before the first ones. Between
@@ -10,8 +11,8 @@
  *
  *     n * recharge <= capacity * recharge + (W + lease_age) * drops      for n drops allowed in a window of length W
  *
- * What a reset, a drain or a loss takes out comes on top. So does a settle of drops that went in before one of them, or
- * under another rate: SEMANTICS.md, "The promise". In a window with two rates, nothing is promised. */
+ * What a reset, a drain or a loss takes out comes on top. So does a settle of drops that went in before one of them,
+ * under another rate, or before a step of the clock. In a window with two rates or such a step, nothing is promised. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +49,7 @@ struct message {
     bool is_silent; /* no answer is heard */
     /* What the server did. */
     bool executed, success;
-    steady_us moment;
+    steady_us moment, stamp; /* the true time, and that of the server */
     int64_t op, granted, level, until_next_drop;
     /* The lease. */
     steady_us came;
@@ -88,7 +89,7 @@ struct server_bucket {
     struct steady__rate rate; /* of the last operation; recharge 0: there was none */
     int64_t ops;
     int64_t boundary;           /* the last operation after which an earlier reservation gives back too much */
-    steady_us switches[EVENTS]; /* of the rate */
+    steady_us switches[EVENTS]; /* of the rate, and steps of the clock */
     int n_switches;
     struct taken_out taken_out[EVENTS];
     int n_taken_out;
@@ -96,7 +97,7 @@ struct server_bucket {
     int n_allowed;
 };
 
-enum event_kind { ARRIVES, ANSWERED, TIMED_OUT, CALLS, TIMER, CHANGES, BURSTS, ENDS, LOSES };
+enum event_kind { ARRIVES, ANSWERED, TIMED_OUT, CALLS, TIMER, CHANGES, BURSTS, ENDS, LOSES, STEPS };
 
 struct event {
     steady_us time;
@@ -110,7 +111,8 @@ static struct history {
     int64_t number;
     uint64_t seed, events_made;
     steady_us now, age, end, timeout;
-    int64_t trip; /* most messages take so long at most */
+    steady_us stepped; /* the clock of the server is so far ahead */
+    int64_t trip;      /* most messages take so long at most */
     int n_processes;
     struct process processes[PROCESSES];
     struct server_bucket buckets[BUCKETS];
@@ -126,8 +128,8 @@ static struct {
     int64_t calls, sent_as_they_are, spent, right_denials, wrong_denials, waits;
     int64_t takes_full, takes_short, takes_denied, takes_unknown, takes_void, takes_executed_unheard;
     int64_t settles, settles_lost, settles_not_due, settles_wrong, replaced;
-    int64_t resets, drains, losses, changes, bursts, crashes, crashes_with_a_lease, closes, closes_with_a_lease;
-    int64_t windows, windows_of_two_rates, windows_that_need_the_age, closest;
+    int64_t resets, drains, losses, steps, changes, bursts, crashes, crashes_with_a_lease, closes, closes_with_a_lease;
+    int64_t windows, windows_without_a_bound, windows_that_need_the_age, closest;
 } totals;
 
 #define require(condition)                                                                                             \
@@ -137,6 +139,9 @@ static struct {
 
 static int64_t any(int64_t low, int64_t high) { return random_in(&h.seed, low, high); }
 static bool one_in(int64_t n) { return any(1, n) == 1; }
+
+#define CLOCK_BEGINS ((steady_us)1 << 50)
+static steady_us server_now(void) { return CLOCK_BEGINS + h.now + h.stepped; }
 
 /* ---- Events ---- */
 
@@ -303,7 +308,7 @@ static void deny(struct process *process, int bucket, const struct steady__rate 
     require(h.now < take->sent + h.age);
     require(!decision->success && decision->retry_after > 0 && decision->level == take->level);
     require(h.now + decision->retry_after <= take->sent + h.age);
-    steady__bucket_consume(&copy, rate, h.now, amount, &real);
+    steady__bucket_consume(&copy, rate, server_now(), amount, &real);
     if (real.success)
         totals.wrong_denials++;
     else
@@ -440,7 +445,7 @@ static int64_t content_of(const struct server_bucket *b) {
     struct steady__bucket bucket = b->bucket;
     bool stepped;
     if (b->rate.recharge == 0) return 0;
-    const int64_t phase = steady__bucket_advance(&bucket, &b->rate, h.now, &stepped);
+    const int64_t phase = steady__bucket_advance(&bucket, &b->rate, server_now(), &stepped);
     return bucket.level * b->rate.recharge - phase;
 }
 
@@ -455,19 +460,29 @@ static void empty(struct server_bucket *b) {
     b->boundary = ++b->ops;
 }
 
+/* Nothing is known of what leaks. */
+static void break_promise(struct server_bucket *b) {
+    require(b->n_switches < EVENTS);
+    b->switches[b->n_switches++] = h.now;
+    b->boundary = b->ops;
+}
+
+static void step_clock(void) {
+    totals.steps++;
+    h.stepped += any(-20 * h.age, 20 * h.age);
+    for (int i = 0; i < BUCKETS; i++)
+        break_promise(&h.buckets[i]);
+}
+
 static void use_rate(struct server_bucket *b, const struct steady__rate *rate) {
-    if (b->rate.recharge != 0 && !leaks_alike(&b->rate, rate)) {
-        require(b->n_switches < EVENTS);
-        b->switches[b->n_switches++] = h.now;
-        b->boundary = b->ops;
-    }
+    if (b->rate.recharge != 0 && !leaks_alike(&b->rate, rate)) break_promise(b);
     b->rate = *rate;
 }
 
 static void consume(struct server_bucket *b, struct message *m, int64_t amount) {
     struct steady__decision decision;
     const int64_t before = content_of(b);
-    steady__bucket_consume(&b->bucket, &m->rate, h.now, amount, &decision);
+    steady__bucket_consume(&b->bucket, &m->rate, server_now(), amount, &decision);
     m->success = decision.success;
     m->granted = decision.success ? amount : 0;
     if (amount > 0) return;
@@ -480,7 +495,7 @@ static void consume_partly(struct server_bucket *b, struct message *m) {
     const struct steady__how how = {.at_least = m->amount};
     struct steady__part_decision each;
     struct steady__verdict verdict;
-    steady__parts_decide(&part, 1, &how, h.now, &b->bucket, &each, &verdict);
+    steady__parts_decide(&part, 1, &how, server_now(), &b->bucket, &each, &verdict);
     m->success = verdict.success;
     m->granted = each.granted;
     m->level = each.bucket.level;
@@ -491,10 +506,10 @@ static void settle(struct server_bucket *b, const struct message *m) {
     const struct steady__settlement settlement = {.rate = &m->rate,
                                                   .same_rate = true,
                                                   .reserved = m->of->granted,
-                                                  .moment = m->of->moment,
+                                                  .moment = m->of->stamp,
                                                   .actual = m->of->spent};
     struct steady__settled settled;
-    steady__settle(&settlement, h.now, &b->bucket, &settled);
+    steady__settle(&settlement, server_now(), &b->bucket, &settled);
     require(settled.charged == 0);
     if (m->of->op > b->boundary || settled.given_back == 0) return;
     totals.settles_wrong++;
@@ -510,6 +525,7 @@ static void arrive(struct message *m) {
     use_rate(b, &m->rate);
     m->executed = true;
     m->moment = h.now;
+    m->stamp = server_now();
     m->op = ++b->ops;
     switch (m->verb) {
     case CALL: consume(b, m, m->amount); break;
@@ -636,6 +652,7 @@ static void happen(const struct event *event) {
         totals.losses++;
         empty(&h.buckets[event->bucket]);
         return;
+    case STEPS: step_clock(); return;
     case ENDS: end_process(event->process); return;
     case BURSTS: burst(event->process); break;
     default:
@@ -701,6 +718,7 @@ static void begin(int64_t number) {
         if (one_in(3)) schedule((struct event){.time = any(0, h.end), .kind = ENDS, .process = p});
         if (one_in(2)) schedule((struct event){.time = any(0, h.end), .kind = BURSTS, .process = p});
     }
+    if (one_in(6)) schedule((struct event){.time = any(0, h.end), .kind = STEPS});
     if (one_in(4)) schedule((struct event){.time = any(0, h.end), .kind = LOSES, .bucket = 0});
 }
 
@@ -726,7 +744,7 @@ static wide taken_out_between(const struct server_bucket *b, steady_us from, ste
     return sum;
 }
 
-static bool has_two_rates(const struct server_bucket *b, steady_us from, steady_us to) {
+static bool has_no_bound(const struct server_bucket *b, steady_us from, steady_us to) {
     for (int i = 0; i < b->n_switches; i++)
         if (b->switches[i] >= from && b->switches[i] <= to) return true;
     return false;
@@ -754,8 +772,8 @@ static void check_bound(struct server_bucket *b) {
             const struct allowed *a = &b->allowed[j];
             n += a->amount;
             if (a->message->op > last_in->op) last_in = a->message;
-            if (has_two_rates(b, from, a->time)) {
-                totals.windows_of_two_rates += b->n_allowed - j;
+            if (has_no_bound(b, from, a->time)) {
+                totals.windows_without_a_bound += b->n_allowed - j;
                 break;
             }
             check_window(last_in, n, a->time - b->allowed[i].time, taken_out_between(b, from, a->time));
@@ -786,8 +804,10 @@ static void leases_of_many_processes_admit_no_more_than_stated(void **state) {
     SHOW(calls), SHOW(sent_as_they_are), SHOW(spent), SHOW(waits), SHOW(right_denials), SHOW(wrong_denials);
     SHOW(takes_full), SHOW(takes_short), SHOW(takes_denied), SHOW(takes_unknown), SHOW(takes_executed_unheard);
     SHOW(takes_void), SHOW(replaced), SHOW(settles), SHOW(settles_lost), SHOW(settles_not_due), SHOW(settles_wrong);
-    SHOW(resets), SHOW(drains), SHOW(losses), SHOW(changes), SHOW(bursts), SHOW(crashes), SHOW(crashes_with_a_lease);
-    SHOW(closes), SHOW(closes_with_a_lease), SHOW(windows), SHOW(windows_that_need_the_age), SHOW(windows_of_two_rates);
+    SHOW(resets), SHOW(drains), SHOW(losses), SHOW(steps), SHOW(changes), SHOW(bursts), SHOW(crashes),
+        SHOW(crashes_with_a_lease);
+    SHOW(closes), SHOW(closes_with_a_lease), SHOW(windows), SHOW(windows_that_need_the_age),
+        SHOW(windows_without_a_bound);
     print_message("# the fullest window has %" PRId64 " of 1000 of what is stated\n", totals.closest);
 }
 
