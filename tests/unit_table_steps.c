@@ -59,7 +59,18 @@ static uint32_t random_below(uint32_t count) {
     return (uint32_t)((world.random >> 32) * count >> 32);
 }
 
+/* In place of the tasks: runs once, before the access after `until` more. */
+static struct {
+    void (*run)(void);
+    unsigned until;
+} interruption;
+
 static void step(void) {
+    if (interruption.run != NULL && interruption.until-- == 0) {
+        void (*const run)(void) = interruption.run;
+        interruption.run = NULL;
+        run();
+    }
     if (world.running != NULL) swapcontext(&world.running->context, &world.scheduler);
 }
 
@@ -280,8 +291,39 @@ static void task_killed_at_any_step_loses_no_drop_and_no_slot(void **state) {
     assert_true(overflows < 160 && full > 800);
 }
 
+/* A full bucket of which one drop has leaked meanwhile. */
+static const struct steady__rate leaking = {5, 1000000, 1, 0};
+
+static struct steady__decision decide_at(int64_t now, int64_t amount) {
+    struct steady__ask ask = ask_for(100, &leaking);
+    ask.now = world.now = now;
+    ask.amount = amount;
+    return decide(ask);
+}
+
+static void put_one_in_and_take_one_out(void) {
+    decide_at(2000000, 1);
+    decide_at(2000000, -1);
+}
+
+/* The bucket holds 4 drops, then 5, then 4 again. A denial that mixed its words would report 3. */
+static void denial_between_two_writes_reports_a_true_level(void **state) {
+    (void)state;
+    for (unsigned until = 0; until < 12; until++) {
+        start_round(1, 0, &fleeting);
+        assert_true(decide_at(1000000, 5).success);
+        interruption.run = put_one_in_and_take_one_out;
+        interruption.until = until;
+        const struct steady__decision d = decide_at(2000000, 3);
+        assert_false(d.success);
+        assert_int_equal(d.level, 4);
+        interruption.run = NULL;
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(any_order_of_steps_keeps_all_drops_and_slots),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(denial_between_two_writes_reports_a_true_level),
+                                       cmocka_unit_test(any_order_of_steps_keeps_all_drops_and_slots),
                                        cmocka_unit_test(task_killed_at_any_step_loses_no_drop_and_no_slot)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
