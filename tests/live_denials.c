@@ -210,6 +210,27 @@ static void waiting_call_on_several_buckets_is_denied_by_any_of_them(void **stat
     steady_throttler_free(&other);
 }
 
+/* Three drops of the narrow bucket have leaked, and each call takes one of them. So the second call does not wait for
+ * the first one, whatever both take from the wide bucket. */
+static void calls_on_several_buckets_count_the_drops_of_the_one_that_was_full(void **state) {
+    const int64_t amounts[] = {9, 1};
+    const steady_call call = {.key = "k", .key_len = 1, .amounts = amounts};
+    struct tally known = {0}, tally = {0};
+    (void)state;
+    open_several(STEADY_SECOND, STEADY_SECOND / 10, &rig.loop);
+    while (known.denied == 0) {
+        consume_counted(rig.throttler, "k", 1, &known);
+        run_until_done(rig.poller, &known, STEADY_SECOND);
+    }
+    sleep_us(350 * MS);
+    server_freeze(&rig.server);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(steady_decide(rig.throttler, &call, count_result, expect_result(&tally), NULL), 0);
+    run_until_done(rig.poller, &tally, 5 * STEADY_SECOND);
+    server_thaw(&rig.server);
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN], 2);
+}
+
 struct attacker {
     steady_us until;
     unsigned long allowed, called;
@@ -558,6 +579,7 @@ int main(void) {
         WITH_RIG(attack_on_several_buckets_costs_two_calls_for_each_drop),
         WITH_RIG(denial_of_several_buckets_is_about_the_one_that_denies),
         WITH_RIG(waiting_call_on_several_buckets_is_denied_by_any_of_them),
+        WITH_RIG(calls_on_several_buckets_count_the_drops_of_the_one_that_was_full),
         WITH_RIG(store_without_a_memory_asks_each_time),
         WITH_RIG(another_store_of_the_process_knows_at_once),
         WITH_RIG(answer_of_a_peek_is_not_remembered),

@@ -185,7 +185,7 @@ def test_the_example_starts_by_its_command_and_limits(environment, redis_server)
     assert command == "python3 python/examples/app.py"
     words = [sys.executable, *shlex.split(command)[1:]]
     port = free_port()
-    environment = {**environment, "PORT": str(port), "REDIS_URL": redis_server.url}
+    environment = {**environment, "PORT": str(port), "REDIS_URL": f"{redis_server.url}?deny_memory=0"}  # it is flushed below
     with serving(words, environment, port):
         redis_server("FLUSHALL")
         with ThreadPoolExecutor(8) as pool:
