@@ -43,9 +43,9 @@ def times_of(folder):
 
 @pytest.fixture(scope="module")
 def without_tls(tmp_path_factory):
-    """A build with other settings, and the output of make."""
+    """A build with other settings, and the output of make. It has no daemon, which would be half of the work."""
     build = tmp_path_factory.mktemp("settings") / "build"
-    said = made(f"BUILD={build}", *QUICKLY, "CC=gcc", "TLS=no", "LDFLAGS=-Wl,--build-id=none")
+    said = made(f"BUILD={build}", *QUICKLY, "CC=gcc", "TLS=no", "SERVE=no", "LDFLAGS=-Wl,--build-id=none")
     return build, said
 
 
@@ -121,24 +121,29 @@ def test_install_as_root_builds_nothing_in_the_folder_of_a_user(without_tls, tmp
 # ---- The target ----
 
 
-def test_the_flags_are_those_of_the_compilers_target(tmp_path):
+@pytest.fixture(scope="module")
+def for_aarch64(tmp_path_factory):
+    """A build for another machine, and the output of make."""
     if shutil.which("aarch64-linux-gnu-gcc") is None:
         pytest.skip("no aarch64-linux-gnu-gcc here")
-    said = made(f"BUILD={tmp_path}", *QUICKLY, "CC=aarch64-linux-gnu-gcc", "V=1", "module")
+    build = tmp_path_factory.mktemp("aarch64")
+    return build, made(f"BUILD={build}", *QUICKLY, "CC=aarch64-linux-gnu-gcc", "V=1", "all")
+
+
+def test_the_flags_are_those_of_the_compilers_target(for_aarch64):
+    build, said = for_aarch64
     assert "-mbranch-protection=standard" in said and "-mcx16" not in said and "-fcf-protection" not in said
-    header = subprocess.run(["readelf", "-h", tmp_path / "steady.so"], capture_output=True, text=True, check=True).stdout
+    header = subprocess.run(["readelf", "-h", build / "steady.so"], capture_output=True, text=True, check=True).stdout
     assert "AArch64" in header
 
 
-def test_libraries_of_another_machine_are_not_used(tmp_path):
-    if shutil.which("aarch64-linux-gnu-gcc") is None:
-        pytest.skip("no aarch64-linux-gnu-gcc here")
+def test_libraries_of_another_machine_are_not_used(for_aarch64):
+    build, said = for_aarch64
     if subprocess.run("echo | aarch64-linux-gnu-gcc -include hiredis/hiredis.h -shared -x c - -lhiredis -o /dev/null",
                       shell=True, capture_output=True, check=False).returncode == 0:
         pytest.skip("hiredis for aarch64 is here")
-    said = made(f"BUILD={tmp_path}", *QUICKLY, "CC=aarch64-linux-gnu-gcc", "all")
     assert NO_HIREDIS in said
-    assert not list(tmp_path.glob("libsteady-hiredis.*"))
+    assert not list(build.glob("libsteady-hiredis.*"))
 
 
 # ---- Missing packages ----
@@ -149,23 +154,32 @@ def test_a_build_without_tls_says_so_in_one_line(without_tls):
     assert re.findall(r"^\*\*\* TLS IS OFF.*$", said, re.M) == ["*** TLS IS OFF: this build refuses rediss:// URLs. TLS=no was set."]
 
 
-def test_a_build_that_finds_no_openssl_says_what_to_install(tmp_path):
-    (tmp_path / "openssl").mkdir()
-    (tmp_path / "openssl/ssl.h").write_text("#error there is none\n")
-    said = made(f"BUILD={tmp_path}/build", f"CFLAGS=-O0 -I{tmp_path}", "-j2", "all")
+@pytest.fixture(scope="module")
+def without_openssl(tmp_path_factory):
+    """A build that finds no OpenSSL, with HIREDIS=no, and the output of make."""
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "openssl").mkdir()
+    (folder / "openssl/ssl.h").write_text("#error there is none\n")
+    return folder / "build", made(f"BUILD={folder}/build", f"CFLAGS=-O0 -I{folder}", "-j2", "HIREDIS=no", "all")
+
+
+def test_a_build_that_finds_no_openssl_says_what_to_install(without_openssl):
+    _, said = without_openssl
     assert re.findall(r"^\*\*\* TLS IS OFF.*apt-get update && apt-get install -y libssl-dev$", said, re.M)
     assert said.count("TLS IS OFF") == 1
 
 
 @pytest.fixture(scope="module")
 def without_hiredis(tmp_path_factory):
-    """A build that finds neither headers nor pkg-config files of libraries: what make printed, and the installed copy."""
+    """A build that finds neither headers nor pkg-config files of libraries, and no library of hiredis: what make printed,
+    and the installed copy."""
     folder = tmp_path_factory.mktemp("bare")
     (folder / "hiredis").mkdir()
     (folder / "hiredis/hiredis.h").write_text("#error there is none\n")
     env = environment(PKG_CONFIG_LIBDIR=str(folder), C_INCLUDE_PATH=str(folder))
-    said = made(f"BUILD={folder}/build", *QUICKLY, "all", env=env)
-    made(f"BUILD={folder}/build", f"PREFIX={folder}/prefix", "install", env=env)
+    settings = [f"BUILD={folder}/build", "HIREDIS_LIBS=-lnowhere"]
+    said = made(*settings, *QUICKLY, "all", env=env)
+    made(*settings, f"PREFIX={folder}/prefix", "install", env=env)
     return said, folder / "prefix"
 
 
@@ -178,25 +192,22 @@ def test_a_build_without_hiredis_says_in_one_line_what_to_install(without_hiredi
 def test_a_build_without_hiredis_installs_all_but_libsteady_hiredis(without_hiredis):
     _, prefix = without_hiredis
     names = {path.name for path in prefix.rglob("*")}
-    assert {"libsteady.so", "libsteady.a", "steady.pc", "client.h", "steady"} <= names
+    assert {"libsteady.so", "libsteady.a", "steady.pc", "client.h", "steady", "steady.so"} <= names
     assert [name for name in names if "hiredis" in name] == []
     assert "hiredis" not in (prefix / "lib/pkgconfig/steady.pc").read_text()
 
 
-def test_hiredis_no_is_said_and_recorded(tmp_path):
-    said = made(f"BUILD={tmp_path}", *QUICKLY, "HIREDIS=no", "all")
+def test_hiredis_no_is_said_and_recorded(without_openssl):
+    build, said = without_openssl
     assert re.findall(r"^\*\*\* libsteady-hiredis.*$", said, re.M) == ["*** libsteady-hiredis is not built. HIREDIS=no was set."]
-    assert "BUILT_HIREDIS := no" in (tmp_path / "settings").read_text().splitlines()
+    assert "BUILT_HIREDIS := no" in (build / "settings").read_text().splitlines()
+    assert not list(build.glob("libsteady-hiredis.*"))
 
 
 def test_setup_asks_for_no_more_than_make_needs(path_without):
     path = path_without("pkg-config", "pkgconf", "sudo")
     run = setup("build", PATH=path, SETUP="no")
     assert run.returncode == 0 and run.stderr.startswith("Missing packages: pkg-config. SETUP=no installs nothing.")
-
-
-def test_a_module_needs_no_hiredis(tmp_path):
-    made(f"BUILD={tmp_path}", *QUICKLY, "HIREDIS_LIBS=-lnowhere", "module", env=environment(PKG_CONFIG_LIBDIR=str(tmp_path)))
 
 
 def test_make_without_pkg_config_is_quiet_about_it(path_without, tmp_path):
