@@ -166,15 +166,26 @@ app = RateLimit(hold, aiosteady.Throttler(store, 5, 600.0), key=lambda scope: "k
 @pytest.mark.parametrize("client", ["native", "redis"])
 @pytest.mark.parametrize("hold", [0.06, 0.1, 0.15])
 def test_at_most_the_capacity_is_admitted_while_the_loop_is_held(client, hold, environment, from_pypi, redis_server, tmp_path):
-    port = free_port()
+    """A request without a verdict passes by default. A held loop is no reason for that: it gets 503. On a busy machine
+    Redis may really give no answer in time, so one of five tries must be without such a request. If a held loop passed
+    for a store that is down, each try would have some."""
     (tmp_path / "holding.py").write_text(HOLDING_APP)
     environment = {**environment, "REDIS_URL": redis_server.url, "CLIENT": client, "HOLD": str(hold)}
     environment["PYTHONPATH"] += f":{tmp_path}" + (f":{from_pypi('redis==8.1.0')}" if client == "redis" else "")
-    command = [sys.executable, "-m", "uvicorn", "holding:app", "--port", str(port), "--log-level", "warning"]
-    with serving(command, environment, port), ThreadPoolExecutor(40) as pool:
-        counts = Counter(response.status for response in pool.map(lambda _: get(port, "/hold"), range(40)))
-    # 503: each retry met a held loop. On a busy machine that may be one of the five.
-    assert counts.keys() <= {200, 429, 503} and counts[200] <= 5 <= counts[200] + counts[503], counts
+    for _ in range(5):
+        port = free_port()
+        redis_server("FLUSHALL")
+        command = [sys.executable, "-m", "uvicorn", "holding:app", "--port", str(port), "--log-level", "warning"]
+        with serving(command, environment, port), ThreadPoolExecutor(40) as pool:
+            responses = list(pool.map(lambda _: get(port, "/hold"), range(40)))
+        counts = Counter(response.status for response in responses)
+        unlimited = sum(response.status == 200 and response.headers["RateLimit"] is None for response in responses)
+        # 503: each retry met a held loop. On a busy machine that may be one of the five.
+        assert counts.keys() <= {200, 429, 503}
+        assert counts[200] - unlimited <= 5 <= counts[200] + counts[503], (counts, unlimited)
+        if unlimited == 0:
+            break
+    assert unlimited == 0, counts
 
 
 # ---- The example ----
@@ -202,6 +213,7 @@ def test_the_example_starts_by_its_command_and_limits(environment, redis_server)
         assert get(port, "/login").status == 200
 
 
+@pytest.mark.packages
 def test_the_example_passes_the_type_checker(environment, from_pypi, tmp_path):
     environment["PYTHONPATH"] += f":{from_pypi(MYPY)}"
     run = subprocess.run([sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path}", EXAMPLE], env=environment,
