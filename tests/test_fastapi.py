@@ -23,7 +23,8 @@ def programs(page):
     return dict(re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```", page.read_text(), re.S | re.M))
 
 
-@pytest.mark.parametrize("versions", [FRAMEWORKS, OLD], ids=["new", "old"])
+@pytest.mark.parametrize("versions", [pytest.param(FRAMEWORKS, id="new"),
+                                      pytest.param(OLD, id="old", marks=pytest.mark.packages)])
 def test_limits_of_routes(aiosteady, from_pypi, redis_server, closed_port, versions):
     environment = {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*versions)}"}
     command = [sys.executable, "-W", "error::RuntimeWarning", ROOT / "tests/fastapi_routes.py", redis_server.url,
@@ -88,6 +89,7 @@ def test_the_other_programs_of_the_page_answer_as_it_says(served, redis_server):
         assert denied.headers["content-type"] == "application/json"
 
 
+@pytest.mark.packages
 def test_each_program_of_the_page_is_run_and_passes_the_type_checker(aiosteady, from_pypi, tmp_path):
     assert set(programs(PAGE)) == {"shop.py", "small.py", "users.py", "own.py"}
     assert PAGE.read_text().count("```python\n") == 4

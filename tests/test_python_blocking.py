@@ -333,7 +333,7 @@ print("fine")
 """
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo"])
+@pytest.mark.parametrize("pool", [pytest.param("threads", marks=pytest.mark.packages), "solo"])
 def test_a_celery_worker_limits_its_tasks(aiosteady, from_pypi, redis_server, pool):
     path = f"{aiosteady}:{from_pypi('celery==5.7.0')}"
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", CELERY, redis_server.url, pool], capture_output=True,
@@ -949,6 +949,7 @@ def check_types(command, program, tmp_path, env):
     return subprocess.run([*command, path], capture_output=True, text=True, env=env, timeout=HANGS_S, check=False)
 
 
+@pytest.mark.packages
 def test_mypy_accepts_a_right_program_and_finds_each_mistake(aiosteady, from_pypi, tmp_path):
     env = {**os.environ, "PYTHONPATH": f"{from_pypi('mypy', 'typing_extensions')}:{aiosteady}"}
     mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache"]
