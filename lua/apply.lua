@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- Does with part i what the verdict says.
 --@include rare.lua
-if kind ~= '1' and amount ~= 0 then
+if kind ~= 1 and amount ~= 0 then
   local write = stepped > 0
   if allowed then
     local granted = at_least and grant or amount
-    if kind == '2' then
+    if kind == 2 then
       local top = math.min(2147483647, math.floor(9007199254740991 / recharge)) -- the highest level that can be counted
       granted = math.min(amount, math.max(0, top - level))
     elseif not allows then

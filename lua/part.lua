@@ -1,24 +1,17 @@
 -- SPDX-License-Identifier: MIT
 -- Part i of a call: its arguments, its bucket at the current time, and its vote.
-local capacity, recharge, drops, amount = match(ARGV[i + 1], '^(%d+) (%d+) (%d+) 0 (%d+) 0$')
-local block, kind, wrong = 0, '0', false
-if not amount then
-  capacity, recharge, drops, block, amount, kind = match(ARGV[i + 1], '^(%d+) (%d+) (%d+) (%d+) (-?%d+) ([0-3])$')
-  if not kind then
-    return redis.error_reply('ERR steady: a part needs "capacity recharge drops block amount kind"')
-  end
-  block, amount = block + 0, amount + 0
-  wrong = block >= 4503599627370496 or amount < (kind == '0' and -2147483647 or 0)
-end
-if drops == '1' then -- a string becomes a number slowly
-  drops = 1
+local packed, capacity, recharge, amount, drops, block, kind, wrong = ARGV[i + 1], nil, nil, nil, 1, 0, 0, false
+if #packed == 16 then
+  capacity, recharge, amount = unpack('<i4di4', packed)
+elseif #packed == 29 then
+  capacity, recharge, amount, drops, block, kind = unpack('<i4di4i4dB', packed)
+  wrong = drops < 1 or drops > 1000000 or not (block >= 0 and block % 1 == 0 and block < 4503599627370496) or kind > 3
+    or kind > 0 and amount < 0
 else
-  drops = drops + 0
-  wrong = wrong or drops < 1 or drops > 1000000
+  return redis.error_reply('ERR steady: a part needs a packed argument of 16 or 29 bytes')
 end
-capacity, recharge, amount = capacity + 0, recharge + 0, amount + 0
-if wrong or capacity < 1 or capacity > 2147483647 or recharge < 1 or capacity * recharge >= 9007199254740992
-  or amount > 2147483647 then
+if wrong or capacity < 1 or not (recharge >= 1) or recharge % 1 > 0 or capacity * recharge >= 9007199254740992
+  or amount < -2147483647 then
   return redis.error_reply('ERR steady: a number is out of range')
 end
 
@@ -28,13 +21,13 @@ local value = call('GET', KEYS[i])
 
 local asked, allows = amount, true
 if at_least then
-  if kind ~= '0' or at_least > amount then
+  if kind ~= 0 or at_least > amount then
     return redis.error_reply('ERR steady: at_least needs kind 0, and is at most the amount')
   end
   asked, grant = at_least, math.min(grant, amount, capacity - level)
 end
 if amount ~= 0 then idle = false end
-if asked > 0 and kind ~= '2' then
+if asked > 0 and kind ~= 2 then
   -- If level + asked is over 2^53, it may be rounded. Then it is far above the capacity and 2^31 all the same.
   local surplus = level + asked - capacity
   if blocked > 0 then
@@ -46,7 +39,7 @@ if asked > 0 and kind ~= '2' then
       allows = math.ceil((surplus * recharge - phase) / drops) <= max_wait
     end
   end
-  if not allows and kind ~= '3' then allowed = false end
-elseif blocked > 0 and kind < '2' then
+  if not allows and kind ~= 3 then allowed = false end
+elseif blocked > 0 and kind < 2 then
   blocked_vote = true
 end

@@ -2,11 +2,11 @@
 -- The common part of consume_all.lua and peek_all.lua: the arguments of the call. The algorithm is that of
 -- src/core/parts.c.
 
--- KEYS[i] is the bucket of part i. ARGV[1] is "max_wait at_least"; at_least is 0 if it is not given. ARGV[i + 1] is
--- "max_capacity drop_recharge drops block_duration amount kind". All are decimal integers; times are in us. The kinds are
--- 0 take, 1 look, 2 charge, 3 shadow.
+-- KEYS[i] is the bucket of part i. ARGV[1] is "max_wait at_least", decimal integers; at_least is 0 if it is not given.
+-- ARGV[i + 1] is packed as the argument of bucket.lua. A part of another kind than take, or with drops or a block, has 29
+-- bytes: after the block its kind follows, a byte. The kinds are 0 take, 1 look, 2 charge, 3 shadow.
 --@include several.lua
-local max_wait, at_least = 0, nil
+local unpack, max_wait, at_least = struct.unpack, 0, nil
 if ARGV[1] ~= '0 0' then
   max_wait, at_least = match(ARGV[1] or '', '^(%d+) (%d+)$')
   max_wait, at_least = tonumber(max_wait), tonumber(at_least)

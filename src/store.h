@@ -17,7 +17,7 @@
 /* A checked limit, with its arguments encoded once for each throttler. */
 struct steady__terms {
     struct steady__rate rate;
-    char encoded[160]; /* filled by `prepare` */
+    char encoded[32]; /* filled by `prepare` */
     size_t encoded_len;
 };
 

@@ -7,8 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
-int lua_parts_run(struct lua_server *server, enum steady__verb verb, size_t n, size_t argc, char argv[][128],
-                  int64_t now) {
+#include "packed.h"
+
+int lua_parts_run(struct lua_server *server, enum steady__verb verb, size_t n, size_t argc,
+                  const struct lua_argument *argv, int64_t now) {
     static char command[2 * STEADY__PARTS_MAX * 160];
     int64_t values[STEADY__REPLY_MAX];
     size_t count = 0;
@@ -16,8 +18,13 @@ int lua_parts_run(struct lua_server *server, enum steady__verb verb, size_t n, s
                        steady__scripts[verb].sha1, n < 10 ? 1 : 2, n);
     for (size_t i = 0; i < n; i++)
         len += snprintf(command + len, sizeof command - (size_t)len, "$3\r\nk%02zu\r\n", i);
-    for (size_t i = 0; i < argc; i++)
-        len += snprintf(command + len, sizeof command - (size_t)len, "$%zu\r\n%s\r\n", strlen(argv[i]), argv[i]);
+    for (size_t i = 0; i < argc; i++) {
+        len += snprintf(command + len, sizeof command - (size_t)len, "$%zu\r\n", argv[i].len);
+        memcpy(command + len, argv[i].bytes, argv[i].len);
+        len += (int)argv[i].len;
+        memcpy(command + len, "\r\n", 2);
+        len += 2;
+    }
     return lua_server_run(server, command, (size_t)len, now, values, &count);
 }
 
@@ -53,15 +60,15 @@ static bool read_reply(const struct lua_server *server, const struct steady__rat
 bool lua_parts_decide(struct lua_server *server, const struct steady__part *parts, size_t n,
                       const struct steady__how *how, int64_t now, struct steady__part_decision *each,
                       struct steady__verdict *verdict, unsigned *stepped) {
-    char argv[1 + STEADY__PARTS_MAX][128];
+    struct lua_argument argv[1 + STEADY__PARTS_MAX];
     const struct steady__rate *rates[STEADY__PARTS_MAX];
     struct steady__bucket buckets[STEADY__PARTS_MAX];
     bool success = false;
-    snprintf(argv[0], sizeof argv[0], "%" PRId64 " %" PRId64, how->max_wait, how->at_least);
+    argv[0].len =
+        (size_t)snprintf(argv[0].bytes, sizeof argv[0].bytes, "%" PRId64 " %" PRId64, how->max_wait, how->at_least);
     for (size_t i = 0; i < n; i++) {
-        const struct steady__rate *rate = rates[i] = parts[i].rate;
-        snprintf(argv[1 + i], sizeof argv[0], "%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %d",
-                 rate->capacity, rate->recharge, rate->drops, rate->block, parts[i].amount, (int)parts[i].kind);
+        rates[i] = parts[i].rate;
+        argv[1 + i].len = packed_shortest(argv[1 + i].bytes, rates[i], parts[i].amount, parts[i].kind, true);
     }
     if (lua_parts_run(server, how->peek ? STEADY__PEEK_ALL : STEADY__CONSUME_ALL, n, 1 + n, argv, now) != 0)
         return false;
@@ -72,15 +79,17 @@ bool lua_parts_decide(struct lua_server *server, const struct steady__part *part
 
 bool lua_parts_settle(struct lua_server *server, const struct steady__settlement *settlements, size_t n, int64_t now,
                       struct steady__settled *settled, unsigned *stepped) {
-    char argv[STEADY__PARTS_MAX][128];
+    struct lua_argument argv[STEADY__PARTS_MAX];
     const struct steady__rate *rates[STEADY__PARTS_MAX];
     struct steady__bucket buckets[STEADY__PARTS_MAX];
     bool success = false;
     for (size_t i = 0; i < n; i++) {
         const struct steady__settlement *s = &settlements[i];
         rates[i] = s->rate;
-        snprintf(argv[i], sizeof argv[0], "%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %d",
-                 s->rate->capacity, s->rate->recharge, s->rate->drops, s->reserved, s->moment, s->actual, s->same_rate);
+        argv[i].len = (size_t)snprintf(argv[i].bytes, sizeof argv[0].bytes,
+                                       "%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %d",
+                                       s->rate->capacity, s->rate->recharge, s->rate->drops, s->reserved, s->moment,
+                                       s->actual, s->same_rate);
     }
     if (lua_parts_run(server, STEADY__SETTLE, n, n, argv, now) != 0) return false;
     if (!read_reply(server, rates, n, now, buckets, &success, stepped)) return false;

@@ -16,8 +16,13 @@ bool lua_parts_decide(struct lua_server *server, const struct steady__part *part
 bool lua_parts_settle(struct lua_server *server, const struct steady__settlement *settlements, size_t n, int64_t now,
                       struct steady__settled *settled, unsigned *stepped);
 
+struct lua_argument {
+    char bytes[128];
+    size_t len;
+};
+
 /* Runs a script with n keys and these arguments. 0, or -1 with lua_server_error. */
-int lua_parts_run(struct lua_server *server, enum steady__verb verb, size_t n, size_t argc, char argv[][128],
-                  int64_t now);
+int lua_parts_run(struct lua_server *server, enum steady__verb verb, size_t n, size_t argc,
+                  const struct lua_argument *argv, int64_t now);
 
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * The shipped scripts in an embedded Lua 5.1, with TIME, GET, SET key value PX ms and DEL as Redis gives them to Lua.
- */
+ * The shipped scripts in an embedded Lua 5.1, with TIME, GET, SET key value PX ms, DEL and struct.unpack as Redis gives
+ * them to Lua. */
 #include "lua_server.h"
 
+#include <endian.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -122,6 +123,39 @@ static int redis_error_reply(lua_State *lua) {
     return 1;
 }
 
+/* struct.unpack with the formats that the scripts use: "<", then i4, d and B. */
+static int struct_unpack(lua_State *lua) {
+    size_t len = 0, at = 0;
+    const char *format = luaL_checkstring(lua, 1), *bytes = luaL_checklstring(lua, 2, &len);
+    int values = 0;
+    if (*format != '<') return luaL_error(lua, "a format of a script begins with %s", format);
+    for (format++; *format != '\0'; values++) {
+        const size_t size = *format == 'd' ? sizeof(double) : *format == 'i' ? sizeof(int32_t) : 1;
+        uint64_t word = 0;
+        uint32_t half = 0;
+        if (size > len - at) return luaL_error(lua, "data string too short");
+        if (*format == 'd') {
+            double number;
+            memcpy(&word, bytes + at, size);
+            word = le64toh(word);
+            memcpy(&number, &word, size);
+            lua_pushnumber(lua, number);
+        } else if (strncmp(format, "i4", 2) == 0) {
+            memcpy(&half, bytes + at, size);
+            lua_pushnumber(lua, (int32_t)le32toh(half));
+            format++;
+        } else if (*format == 'B') {
+            lua_pushnumber(lua, (unsigned char)bytes[at]);
+        } else {
+            return luaL_error(lua, "no such format here: %s", format);
+        }
+        format++;
+        at += size;
+    }
+    lua_pushnumber(lua, (lua_Number)at + 1);
+    return values + 1;
+}
+
 static void set_function(struct lua_server *server, const char *name, lua_CFunction function) {
     lua_pushlightuserdata(server->lua, server);
     lua_pushcclosure(server->lua, function, 1);
@@ -136,6 +170,9 @@ struct lua_server *lua_server_new(void) {
     set_function(server, "call", redis_call);
     set_function(server, "error_reply", redis_error_reply);
     lua_setglobal(server->lua, "redis");
+    lua_newtable(server->lua);
+    set_function(server, "unpack", struct_unpack);
+    lua_setglobal(server->lua, "struct");
     for (int verb = 0; verb < STEADY__VERBS; verb++) {
         /* Redis removes the #! line before it compiles the script. */
         const char *body = strchr(steady__scripts[verb].text, '\n');

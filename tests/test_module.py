@@ -2,6 +2,7 @@
 """The commands of the module steady.so, in real servers."""
 import json
 import random
+import struct
 import time
 
 import pytest
@@ -103,7 +104,7 @@ def test_buckets_are_shared_with_the_scripts(server):
         if rng.random() < 0.5:
             success = server("STEADY.CONSUME", "k", 20, HOUR, "AMOUNT", amount)[0] == 1
         else:
-            reply = server("EVALSHA", sha, 1, "k", f"20 {HOUR} {amount}")
+            reply = server("EVALSHA", sha, 1, "k", struct.pack("<idi", 20, HOUR, amount))
             success = (reply[0] & 1 if isinstance(reply, list) else reply >= 0) != 0
         assert success == (level + amount <= 20)
         level = max(0, level + amount) if success else level
@@ -118,7 +119,7 @@ def test_module_and_scripts_accept_the_same_texts_as_buckets(server):
     rng, taken = random.Random(5), 0
     for value in accepted + FOREIGN + [mutated(rng, rng.choice(accepted)) for _ in range(1000)]:
         server("MSET", "a", value, "b", value)
-        by_script, by_module = server("EVALSHA", sha, 1, "a", "20 7000000000 1"), server("STEADY.CONSUME", "b", 20, 7 * 10**9)
+        by_script, by_module = server("EVALSHA", sha, 1, "a", struct.pack("<idi", 20, 7 * 10**9, 1)), server("STEADY.CONSUME", "b", 20, 7 * 10**9)
         refused = isinstance(by_script, ReplyError)
         assert refused == isinstance(by_module, ReplyError), value
         assert refused if value in FOREIGN else not refused if value in accepted else True, value

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+import struct
 
 import pytest
 from conftest import ROOT
@@ -12,6 +13,7 @@ from loaded import chroot, program, server, shared, start  # noqa: F401: fixture
 from resp import ReplyError, Resp, free_port, wire_of
 
 EACH = 6  # integers of a part in a reply
+KINDS = ["take", "look", "charge", "shadow"]
 YEAR = 365 * 24 * HOUR
 
 
@@ -403,7 +405,7 @@ class BothEngines:
             block = rng.choice([0, 0, HOUR])
             kind = "take" if at_least else rng.choice(["take", "take", "take", "look", "charge", "shadow"])
             its_amount = amount if at_least else rng.choice([0, 1, 2, 5, 30, 2**31 - 1] + [-1, -5] * (kind == "take"))
-            arguments.append(f"{capacity} {recharge} {drops} {block} {its_amount} {['take', 'look', 'charge', 'shadow'].index(kind)}")
+            arguments.append(struct.pack("<idiidB", capacity, recharge, its_amount, drops, block, KINDS.index(kind)))
             parts.append(part(capacity, recharge, drops, block, its_amount, kind))
         name = "settle" if settles else rng.choice(["consume_all", "consume_all", "peek_all"])
         how = [*(["WAIT", max_wait] if max_wait else []), *(["ATLEAST", at_least] if at_least else [])]

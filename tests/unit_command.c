@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The commands to the byte, the arguments and values that the scripts refuse, and the replies of the scripts. */
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 
 #include "assertions.h"
 #include "lua_server.h"
+#include "packed.h"
 
 #define NOW INT64_C(1764000000250000)
 
@@ -23,37 +25,57 @@ static struct steady__call call_of(const struct steady__terms *terms, enum stead
     return (struct steady__call){.verb = verb, .amount = amount, .key = "user:42", .key_len = 7, .terms = terms};
 }
 
+struct argument {
+    const char *bytes;
+    size_t len;
+};
+#define TEXT(text)                                                                                                     \
+    { (text), sizeof(text) - 1 }
+
 /* Runs EVALSHA with these keys and arguments at NOW. */
-static int run(struct lua_server *server, enum steady__verb verb, int keys, int argc, const char *const *argv) {
+static int run(struct lua_server *server, enum steady__verb verb, int keys, int argc, const struct argument *argv) {
     static int64_t values[STEADY__REPLY_MAX];
     char command[4096];
     size_t count = 0;
     int n = snprintf(command, sizeof command, "*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n%d\r\n", 3 + argc,
                      steady__scripts[verb].sha1, keys);
-    for (int i = 0; i < argc; i++)
-        n += snprintf(command + n, sizeof command - (size_t)n, "$%zu\r\n%s\r\n", strlen(argv[i]), argv[i]);
+    for (int i = 0; i < argc; i++) {
+        n += sprintf(command + n, "$%zu\r\n", argv[i].len);
+        memcpy(command + n, argv[i].bytes, argv[i].len);
+        n += (int)argv[i].len;
+        n += sprintf(command + n, "\r\n");
+    }
     return lua_server_run(server, command, (size_t)n, NOW, values, &count);
 }
 
-static void evalsha_is_written_to_the_byte(void **state) {
-    (void)state;
-    char out[STEADY__COMMAND_MAX + 1], expected[512];
-    struct steady__terms terms = terms_of(plain);
-    struct steady__call call = call_of(&terms, STEADY__CONSUME, -3);
-    out[steady__command_evalsha(out, &call)] = '\0';
-    snprintf(expected, sizeof expected,
-             "*5\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n$7\r\nuser:42\r\n$13\r\n10 5000000 -3\r\n",
-             steady__scripts[STEADY__CONSUME].sha1);
-    assert_string_equal(out, expected);
+static void assert_evalsha(struct steady__rate rate, enum steady__verb verb, int64_t amount, const char *packed,
+                           size_t packed_len) {
+    char out[STEADY__COMMAND_MAX], expected[512];
+    const struct steady__terms terms = terms_of(rate);
+    const struct steady__call call = call_of(&terms, verb, amount);
+    int n =
+        snprintf(expected, sizeof expected, "*5\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n$7\r\nuser:42\r\n$%zu\r\n",
+                 steady__scripts[verb].sha1, packed_len);
+    memcpy(expected + n, packed, packed_len);
+    memcpy(expected + n + packed_len, "\r\n", 2);
+    assert_int_equal(steady__command_evalsha(out, &call), (size_t)n + packed_len + 2);
+    assert_memory_equal(out, expected, (size_t)n + packed_len + 2);
+}
 
-    terms = terms_of((struct steady__rate){INT32_MAX, 1, 1000000, STEADY__BLOCK_LIMIT - 1});
-    call = call_of(&terms, STEADY__PEEK, 1);
-    out[steady__command_evalsha(out, &call)] = '\0';
-    snprintf(expected, sizeof expected,
-             "*6\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n$7\r\nuser:42\r\n$14\r\n2147483647 1 1\r\n"
-             "$24\r\n1000000 4503599627370495\r\n",
-             steady__scripts[STEADY__PEEK].sha1);
-    assert_string_equal(out, expected);
+/* 5000000 is 0x1.312Dp+22, and 2^52 - 1 is 0x1.FFFFFFFFFFFFEp+51. */
+static void evalsha_is_written_to_the_byte(void **state) {
+    static const char small[] = "\x0A\0\0\0"
+                                "\0\0\0\0\xD0\x12\x53\x41"
+                                "\xFD\xFF\xFF\xFF";
+    static const char large[] = "\xFF\xFF\xFF\x7F"
+                                "\0\0\0\0\0\0\xF0\x3F"
+                                "\x01\0\0\0"
+                                "\x40\x42\x0F\0"
+                                "\xFE\xFF\xFF\xFF\xFF\xFF\x2F\x43";
+    (void)state;
+    assert_evalsha(plain, STEADY__CONSUME, -3, small, sizeof small - 1);
+    assert_evalsha((struct steady__rate){INT32_MAX, 1, 1000000, STEADY__BLOCK_LIMIT - 1}, STEADY__PEEK, 1, large,
+                   sizeof large - 1);
 }
 
 static void module_commands_are_written_to_the_byte(void **state) {
@@ -129,62 +151,56 @@ static void scripts_begin_with_their_flags(void **state) {
 }
 
 static void script_refuses_bad_arguments(void **state) {
-    (void)state;
-    static const char *const bad[] = {
-        "",
-        "10",
-        "10 5",
-        "10 5 1 1",
-        "nan 5 1",
-        "10 nan 1",
-        "10 5 nan",
-        "inf 5 1",
-        "10 inf 1",
-        "10 5 inf",
-        "0x10 5 1",
-        "10 0x5 1",
-        "10 5 0x1",
-        "1e1 5 1",
-        "10 1e400 1",
-        "10 5 1e0",
-        "-1 5 1",
-        "10 -5 1",
-        "10 5 --1",
-        "0 5 1",
-        "10 0 1",
-        "10 5 1.5",
-        "2147483648 1 1",
-        "10 900719925474100 1",
-        "2 4503599627370496 1",
-        "10 5 2147483648",
-        "10 5 -2147483648",
-        " 10 5 1",
-        "10 5 1 ",
-        "10  5 1",
-        "10 5 1\n",
-        "+10 5 1",
-        "10,5,1",
-        "10 99999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999 1"};
-    static const char *const bad_second[] = {"",      "1",     "0 0",   "1000001 0", "1 4503599627370496",
-                                             "nan 0", "1 nan", "1 inf", "0x1 0",     "1 0x0",
-                                             "1.5 0", "-1 0",  "1 -1",  "1 0 0",     "1e400 0"};
+    static const struct packed bad[] = {{-1, 5, 1, 1, 0, 0},
+                                        {0, 5, 1, 1, 0, 0},
+                                        {2147483648, 1, 1, 1, 0, 0},
+                                        {10, -5, 1, 1, 0, 0},
+                                        {10, 0, 1, 1, 0, 0},
+                                        {10, 0.5, 1, 1, 0, 0},
+                                        {10, 5.5, 1, 1, 0, 0},
+                                        {10, NAN, 1, 1, 0, 0},
+                                        {10, INFINITY, 1, 1, 0, 0},
+                                        {10, -INFINITY, 1, 1, 0, 0},
+                                        {10, 1e308, 1, 1, 0, 0},
+                                        {10, 900719925474100, 1, 1, 0, 0},
+                                        {2, 4503599627370496, 1, 1, 0, 0},
+                                        {10, 5, 2147483648, 1, 0, 0},
+                                        {10, 5, -2147483648.0, 1, 0, 0}};
+    static const struct packed bad_rest[] = {{10, 5, 1, 0, 0, 0},        {10, 5, 1, 1000001, 0, 0},
+                                             {10, 5, 1, -1, 0, 0},       {10, 5, 1, 1, 4503599627370496, 0},
+                                             {10, 5, 1, 1, -1, 0},       {10, 5, 1, 1, 0.5, 0},
+                                             {10, 5, 1, 1, NAN, 0},      {10, 5, 1, 1, INFINITY, 0},
+                                             {10, 5, 1, 1, -INFINITY, 0}};
+    static const struct packed packed = {10, 5, 1, 2, 7, 0};
+    char bytes[PACKED_PART];
+    const struct argument k = TEXT("k"), l = TEXT("l"), good = {bytes, PACKED_PLAIN};
     struct lua_server *server = lua_server_new();
-    for (int verb = 0; verb < 3; verb++) {
-        for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-            assert_int_equal(run(server, (enum steady__verb)verb, 1, 2, (const char *[]){"k", bad[i]}), -1);
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        const enum steady__verb verb = (enum steady__verb)i;
+        for (size_t b = 0; b < sizeof bad / sizeof bad[0]; b++)
+            for (size_t len = PACKED_PLAIN; len <= PACKED_BUCKET; len += PACKED_BUCKET - PACKED_PLAIN) {
+                packed_put(bytes, &bad[b], len);
+                assert_int_equal(run(server, verb, 1, 2, (const struct argument[]){k, {bytes, len}}), -1);
+                assert_memory_equal(lua_server_error(server), "ERR steady: ", 12);
+            }
+        for (size_t b = 0; b < sizeof bad_rest / sizeof bad_rest[0]; b++) {
+            packed_put(bytes, &bad_rest[b], PACKED_BUCKET);
+            assert_int_equal(run(server, verb, 1, 2, (const struct argument[]){k, {bytes, PACKED_BUCKET}}), -1);
             assert_memory_equal(lua_server_error(server), "ERR steady: ", 12);
         }
-        for (size_t i = 0; i < sizeof bad_second / sizeof bad_second[0]; i++)
-            assert_int_equal(run(server, (enum steady__verb)verb, 1, 3, (const char *[]){"k", "10 5 1", bad_second[i]}),
-                             -1);
-        assert_int_equal(run(server, (enum steady__verb)verb, 0, 0, NULL), -1);
-        assert_int_equal(run(server, (enum steady__verb)verb, 0, 1, (const char *[]){"10 5 1"}), -1);
-        assert_int_equal(run(server, (enum steady__verb)verb, 1, 1, (const char *[]){"k"}), -1);
-        assert_int_equal(run(server, (enum steady__verb)verb, 2, 3, (const char *[]){"k", "l", "10 5 1"}), -1);
-        assert_int_equal(run(server, (enum steady__verb)verb, 1, 4, (const char *[]){"k", "10 5 1", "1 0", "1"}), -1);
+        packed_put(bytes, &packed, PACKED_PART);
+        for (size_t len = 0; len <= PACKED_PART; len++) {
+            const bool is_right = len == PACKED_PLAIN || len == PACKED_BUCKET;
+            assert_int_equal(run(server, verb, 1, 2, (const struct argument[]){k, {bytes, len}}), is_right ? 0 : -1);
+            lua_server_set(server, NULL, 0);
+        }
+        assert_int_equal(run(server, verb, 0, 0, NULL), -1);
+        assert_int_equal(run(server, verb, 0, 1, (const struct argument[]){good}), -1);
+        assert_int_equal(run(server, verb, 1, 1, (const struct argument[]){k}), -1);
+        assert_int_equal(run(server, verb, 2, 3, (const struct argument[]){k, l, good}), -1);
+        assert_int_equal(run(server, verb, 1, 3, (const struct argument[]){k, good, good}), -1);
         assert_null(lua_server_get(server, NOW));
-        assert_int_equal(run(server, (enum steady__verb)verb, 1, 2, (const char *[]){"k", "10 5 1"}), 0);
-        lua_server_set(server, NULL, 0);
     }
     lua_server_free(server);
 }
@@ -220,11 +236,13 @@ static void script_leaves_a_foreign_value_alone(void **state) {
                                           "3 99999999999999999999999999999999999999999999.250000 0",
                                           "3 1764000000.250000 0\n",
                                           "3\t1764000000.250000 0"};
+    char bytes[PACKED_PART];
+    const struct argument arguments[] = {TEXT("k"), {bytes, packed_shortest(bytes, &plain, 1, STEADY__TAKE, false)}};
     struct lua_server *server = lua_server_new();
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
         for (int verb = 0; verb < 3; verb++) {
             lua_server_set(server, foreign[i], 0);
-            if (run(server, (enum steady__verb)verb, 1, 2, (const char *[]){"k", "10 5000000 1"}) != -1)
+            if (run(server, (enum steady__verb)verb, 1, 2, arguments) != -1)
                 fail_msg("taken for a bucket: \"%s\"", foreign[i]);
             assert_string_equal(lua_server_get(server, NOW), foreign[i]);
             assert_int_equal(steady__error_class_of(lua_server_error(server), strlen(lua_server_error(server))),

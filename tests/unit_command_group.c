@@ -5,6 +5,7 @@
 #include "conn/connection.h"
 #include "conn/resp.h"
 #include "group.h"
+#include "packed.h"
 #include "random.h"
 #include "redis/command.h"
 #include "support.h"
@@ -56,8 +57,9 @@ static int tear_down(void **state) {
 
 /* ---- Commands ---- */
 
-/* Writes the words of a command with a space between them, and checks their lengths. */
-static const char *words_of(const char *command, size_t len) {
+/* Writes the words of a command with a space between them, and checks their lengths. The last `packed` words are the
+ * arguments of parts. */
+static const char *words_of(const char *command, size_t len, long packed) {
     static char words[1024];
     char *out = words, *end;
     const long argc = strtol(command + 1, &end, 10);
@@ -67,8 +69,12 @@ static const char *words_of(const char *command, size_t len) {
         assert_int_equal(*at, '$');
         const long word_len = strtol(at + 1, &end, 10);
         if (i > 0) *out++ = ' ';
-        memcpy(out, end + 2, (size_t)word_len);
-        out += word_len;
+        if (i >= argc - packed) {
+            out += packed_to_text(out, end + 2, (size_t)word_len);
+        } else {
+            memcpy(out, end + 2, (size_t)word_len);
+            out += word_len;
+        }
         assert_memory_equal(end + 2 + word_len, "\r\n", 2);
         at = end + 4 + word_len;
     }
@@ -82,13 +88,14 @@ static void assert_evalsha(enum steady__verb verb, const char *behind) {
     const struct steady__call call = call_of(verb);
     assert_true(steady__command_group_room(&call, false) <= sizeof out);
     snprintf(expected, sizeof expected, "EVALSHA %s %s", steady__scripts[verb].sha1, behind);
-    assert_string_equal(words_of(out, steady__command_evalsha(out, &call)), expected);
+    const bool packed = verb == STEADY__CONSUME_ALL || verb == STEADY__PEEK_ALL;
+    assert_string_equal(words_of(out, steady__command_evalsha(out, &call), packed ? (long)group->n : 0), expected);
 }
 
 static void assert_module(enum steady__verb verb, const char *expected) {
     char out[2048];
     const struct steady__call call = call_of(verb);
-    assert_string_equal(words_of(out, steady__command_module(out, &call)), expected);
+    assert_string_equal(words_of(out, steady__command_module(out, &call), 0), expected);
 }
 
 static void consume_and_peek_of_a_group_are_written_in_full(void **state) {

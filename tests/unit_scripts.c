@@ -7,16 +7,30 @@
 #include "assertions.h"
 #include "conn/server_error.h"
 #include "lua_parts.h"
+#include "packed.h"
 
 #define NOW 1764000000500000
 #define FULL "3 1764000000.250000 0"
 
-static char argv[70][128];
+static struct lua_argument argv[70];
+static bool in_full; /* plain parts have the long form, too */
+
+/* The argument i of a script. A part is given as "capacity recharge drops block amount kind", and packed here. */
+static void set_argument(size_t i, enum steady__verb verb, const char *text) {
+    static const char plain[PACKED_PART - PACKED_PLAIN] = {1};
+    struct lua_argument *argument = &argv[i];
+    if (i > 0 && verb != STEADY__SETTLE && packed_of_text(argument->bytes, text)) {
+        const bool is_plain = memcmp(argument->bytes + PACKED_PLAIN, plain, sizeof plain) == 0;
+        argument->len = is_plain && !in_full ? PACKED_PLAIN : PACKED_PART;
+    } else {
+        argument->len = (size_t)snprintf(argument->bytes, sizeof argument->bytes, "%s", text);
+    }
+}
 
 /* Runs a script with n keys, each of which holds a bucket before. True: the script ended without an error. */
 static bool runs(struct lua_server *server, enum steady__verb verb, size_t n, size_t argc, const char *const *args) {
     for (size_t i = 0; i < argc; i++)
-        snprintf(argv[i], sizeof argv[i], "%s", args[i]);
+        set_argument(i, verb, args[i]);
     for (size_t i = 0; i < n && i < STEADY__PARTS_MAX; i++)
         lua_server_set_key(server, i, FULL, 0);
     return lua_parts_run(server, verb, n, argc, argv, NOW) == 0;
@@ -58,11 +72,13 @@ static void numbers_at_the_ends_of_their_ranges_are_accepted(void **state) {
                                               "1 9007199254740991 1000000 0 0 2147483647 1"};
     struct lua_server *server = lua_server_new();
     (void)state;
-    for (size_t h = 0; h < sizeof hows / sizeof hows[0]; h++)
+    for (size_t h = 0; h < 2 * (sizeof hows / sizeof hows[0]); h++)
         for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
-            assert_true(runs(server, STEADY__CONSUME_ALL, 1, 2, (const char *[]){hows[h], parts[p]}));
-            assert_true(runs(server, STEADY__PEEK_ALL, 1, 2, (const char *[]){hows[h], parts[p]}));
+            in_full = h % 2 == 1;
+            assert_true(runs(server, STEADY__CONSUME_ALL, 1, 2, (const char *[]){hows[h / 2], parts[p]}));
+            assert_true(runs(server, STEADY__PEEK_ALL, 1, 2, (const char *[]){hows[h / 2], parts[p]}));
         }
+    in_full = false;
     for (size_t p = 0; p < sizeof more / sizeof more[0]; p++)
         assert_true(runs(server, STEADY__CONSUME_ALL, 2, 3, (const char *[]){"0 0", parts[0], more[p]}));
     for (size_t p = 0; p < sizeof settlements / sizeof settlements[0]; p++)
@@ -76,13 +92,23 @@ static void wrong_arguments_are_rejected_and_nothing_is_written(void **state) {
         "",     "0",    "0 0 0", "-1 0",  "0 -1", "x 0", "4503599627370497 0", "0 2147483648",
         "0  0", " 0 0", "0 0 ",  "1.5 0", "0 2" /* over the amount */};
     static const char *const parts[] = {"",
-                                        "10 5000000 1 0 1",
+                                        "15 bytes long..",
+                                        "of 17 bytes long.",
+                                        "this one is of 28 bytes long",
+                                        "this one is of 30 bytes long..",
                                         "10 5000000 1 0 1 4",
-                                        "10 5000000 1 0 1 00",
-                                        "10 5000000 1 0 1 0 0",
-                                        "10 5000000 1 0 1 0 ",
-                                        "10 5000000 1 0 x 0",
+                                        "10 5000000 1 0 1 255",
                                         "-1 5000000 1 0 1 0",
+                                        "10 nan 1 0 1 0",
+                                        "10 inf 1 0 1 0",
+                                        "10 -inf 1 0 1 0",
+                                        "10 0.5 1 0 1 0",
+                                        "10 1.5 1 0 1 0",
+                                        "10 -5 1 0 1 0",
+                                        "10 5000000 1 nan 1 0",
+                                        "10 5000000 1 inf 1 0",
+                                        "10 5000000 1 0.5 1 0",
+                                        "10 5000000 1 -1 1 0",
                                         "0 5000000 1 0 1 0",
                                         "2147483648 1 1 0 1 0",
                                         "10 0 1 0 1 0",
@@ -191,7 +217,7 @@ static void a_foreign_value_in_any_key_stops_the_call_before_the_first_write(voi
                 const bool settles = verb == STEADY__SETTLE, resets = verb == STEADY__RESET_ALL;
                 const size_t argc = resets ? 0 : settles ? 5 : 6;
                 for (size_t i = 0; i < argc; i++)
-                    snprintf(argv[i], sizeof argv[i], "%s", settles ? settle[i] : consume[i]);
+                    set_argument(i, (enum steady__verb)verb, settles ? settle[i] : consume[i]);
                 for (size_t i = 0; i < 5; i++)
                     lua_server_set_key(server, i, i == place ? foreign[f] : FULL, 0);
                 assert_int_equal(lua_parts_run(server, (enum steady__verb)verb, 5, argc, argv, NOW), -1);

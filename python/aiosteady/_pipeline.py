@@ -97,8 +97,7 @@ class PlainRequest(Request):
         self.throttler, self.key, self.amount = throttler, key, amount
 
     def arguments(self) -> tuple[bytes, ...]:
-        key, *limit = self.throttler._script_arguments(self.key, self.amount)
-        return (b"1", key, *[argument.encode() for argument in limit])
+        return (b"1", *self.throttler._script_arguments(self.key, self.amount))
 
     def redact(self, text: str, of_server: bool) -> str:
         return redact(text, self.key, of_server)

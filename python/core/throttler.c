@@ -225,21 +225,17 @@ PyObject *throttler_wait(struct throttler *self, PyObject *const *args, Py_ssize
 
 /* ---- For clients of the caller, see _clients.py ---- */
 
-/* The key with its prefix, and the arguments of the script. */
+/* The key with its prefix, and the argument of the script. */
 static PyObject *throttler_script_arguments(struct throttler *self, PyObject *args) {
-    char room[STEADY__KEY_MAX], first[80], second[48];
-    const char *bytes = NULL;
-    size_t len = 0;
+    char room[STEADY__KEY_MAX], argument[STEADY__COMMAND_ARGUMENT_MAX];
+    struct steady__call call = {.terms = &self->terms};
     PyObject *key = NULL;
     long long amount = 0;
-    const struct steady__rate *rate = &self->terms.rate;
     if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "OL", &key, &amount)) return NULL;
-    if (binding_key(self, key, room, &bytes, &len) != 0) return NULL;
-    const long long block = (long long)rate->block;
-    PyOS_snprintf(first, sizeof first, "%lld %lld %lld", (long long)rate->capacity, (long long)rate->recharge, amount);
-    if (rate->drops == 1 && block == 0) return Py_BuildValue("(y#s)", bytes, (Py_ssize_t)len, first);
-    PyOS_snprintf(second, sizeof second, "%lld %lld", (long long)rate->drops, block);
-    return Py_BuildValue("(y#ss)", bytes, (Py_ssize_t)len, first, second);
+    if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
+    call.amount = amount;
+    const size_t len = steady__command_argument(argument, &call);
+    return Py_BuildValue("(y#y#)", call.key, (Py_ssize_t)call.key_len, argument, (Py_ssize_t)len);
 }
 
 /* The EVALSHA command in RESP. */

@@ -2,6 +2,7 @@
  * The commands of a decision, and their replies. */
 #include "redis/command.h"
 
+#include <endian.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,6 +19,37 @@ const struct steady__script steady__scripts[STEADY__VERBS] = {
     [STEADY__SETTLE] = {settle_lua, sizeof settle_lua - 1, STEADY__SETTLE_SHA1},
     [STEADY__RESET_ALL] = {reset_all_lua, sizeof reset_all_lua - 1, STEADY__RESET_ALL_SHA1},
 };
+
+/* ---- The packed argument of a script ----
+ *
+ * lua/bucket.lua and lua/parts.lua define it. The scripts read it in half the time that a text takes. */
+
+#define PACKED_PLAIN 16  /* bytes, without drops, block and kind */
+#define PACKED_AMOUNT 12 /* where the amount is */
+
+static char *command_pack_integer(char *out, int64_t number) {
+    const uint32_t word = htole32((uint32_t)number);
+    memcpy(out, &word, sizeof word);
+    return out + sizeof word;
+}
+
+static char *command_pack_double(char *out, int64_t us) {
+    const double number = (double)us;
+    uint64_t word;
+    memcpy(&word, &number, sizeof word);
+    word = htole64(word);
+    memcpy(out, &word, sizeof word);
+    return out + sizeof word;
+}
+
+static char *command_pack_plain(char *out, const struct steady__rate *rate, int64_t amount) {
+    out = command_pack_double(command_pack_integer(out, rate->capacity), rate->recharge);
+    return command_pack_integer(out, amount);
+}
+
+static char *command_pack_rest(char *out, const struct steady__rate *rate) {
+    return command_pack_double(command_pack_integer(out, rate->drops), rate->block);
+}
 
 /* ---- Commands on several keys ---- */
 
@@ -66,10 +98,12 @@ static char *command_put_member(char *out, enum steady__verb verb, const struct 
                                    (const int64_t[]){rate->capacity, rate->recharge, rate->drops, s->reserved,
                                                      s->moment, s->actual, s->same_rate},
                                    7);
-    return command_put_numbers(out,
-                               (const int64_t[]){rate->capacity, rate->recharge, rate->drops, rate->block,
-                                                 member->part.amount, (int64_t)member->part.kind},
-                               6);
+    char packed[STEADY__COMMAND_ARGUMENT_MAX], *end = command_pack_plain(packed, rate, member->part.amount);
+    if (rate->drops != 1 || rate->block != 0 || member->part.kind != STEADY__TAKE) {
+        end = command_pack_rest(end, rate);
+        *end++ = (char)member->part.kind;
+    }
+    return steady__resp_put_bulk(out, packed, (size_t)(end - packed));
 }
 
 static size_t command_put_group(char *out, const struct steady__call *call, const char *name, const char *what,
@@ -88,44 +122,30 @@ static size_t command_put_group(char *out, const struct steady__call *call, cons
 
 /* ---- Commands ---- */
 
-/* The encoded limit is "<capacity> <recharge> ", a NUL, and the second argument as a bulk if the limit needs one. A
- * command puts its amount in the place of the NUL. */
+/* The encoded limit is the packed argument. A command puts its amount into it. */
 void steady__command_encode_limit(struct steady__terms *terms) {
     const struct steady__rate *rate = &terms->rate;
-    char *end = steady__resp_put_number(terms->encoded, rate->capacity);
-    *end++ = ' ';
-    end = steady__resp_put_number(end, rate->recharge);
-    *end++ = ' ';
-    *end++ = '\0';
-    if (rate->drops != 1 || rate->block != 0) {
-        char second[48];
-        char *second_end = steady__resp_put_number(second, rate->drops);
-        *second_end++ = ' ';
-        second_end = steady__resp_put_number(second_end, rate->block);
-        end = steady__resp_put_bulk(end, second, (size_t)(second_end - second));
-    }
+    char *end = command_pack_plain(terms->encoded, rate, 0);
+    if (rate->drops != 1 || rate->block != 0) end = command_pack_rest(end, rate);
     terms->encoded_len = (size_t)(end - terms->encoded);
 }
 
-static char *command_put_arguments(char *out, const struct steady__call *call) {
-    const struct steady__terms *terms = call->terms;
-    const size_t first_len = strlen(terms->encoded);
-    char argument[80];
-    char *end = steady__resp_put(argument, terms->encoded, first_len);
-    end = steady__resp_put_number(end, call->amount);
-    out = steady__resp_put_bulk(out, call->key, call->key_len);
-    out = steady__resp_put_bulk(out, argument, (size_t)(end - argument));
-    return steady__resp_put(out, terms->encoded + first_len + 1, terms->encoded_len - first_len - 1);
+size_t steady__command_argument(char *out, const struct steady__call *call) {
+    memcpy(out, call->terms->encoded, call->terms->encoded_len);
+    command_pack_integer(out + PACKED_AMOUNT, call->amount);
+    return call->terms->encoded_len;
 }
 
 static size_t command_put_command(char *out, const struct steady__call *call, const char *name, const char *what,
                                   size_t what_len) {
-    const bool second = call->terms->encoded_len > strlen(call->terms->encoded) + 1;
-    char *end = steady__resp_put(out, second ? "*6\r\n" : "*5\r\n", 4);
+    char *end = steady__resp_put(out, "*5\r\n", 4);
     end = steady__resp_put_bulk(end, name, strlen(name));
     end = steady__resp_put_bulk(end, what, what_len);
     end = steady__resp_put(end, "$1\r\n1\r\n", 7);
-    return (size_t)(command_put_arguments(end, call) - out);
+    end = steady__resp_put_bulk(end, call->key, call->key_len);
+    char packed[STEADY__COMMAND_ARGUMENT_MAX];
+    end = steady__resp_put_bulk(end, packed, steady__command_argument(packed, call));
+    return (size_t)(end - out);
 }
 
 size_t steady__command_evalsha(char *out, const struct steady__call *call) {

@@ -29,6 +29,10 @@ size_t steady__command_group_room(const struct steady__call *call, bool eval);
  * bytes written. */
 size_t steady__command_evalsha(char *out, const struct steady__call *call);
 
+/* Writes the argument of the script for a call on one key. Returns the bytes written. */
+#define STEADY__COMMAND_ARGUMENT_MAX 29 /* also of a part of a group */
+size_t steady__command_argument(char *out, const struct steady__call *call);
+
 /* The same decision as EVAL, with the text of the script: at most STEADY__COMMAND_MAX + text_len bytes, or those of its
  * group. */
 size_t steady__command_eval(char *out, const struct steady__call *call);

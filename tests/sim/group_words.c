@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../packed.h"
 #include "world.h"
 
 struct reader {
@@ -57,15 +58,26 @@ static void next_keys(struct group_words *g, struct reader *r, size_t n) {
 
 /* ---- Scripts ---- */
 
-static void read_script_part(struct group_words *g, size_t i, struct reader *r) {
+static void read_settlement(struct group_words *g, size_t i, struct reader *r) {
     int64_t a[7];
-    next_numbers(r, a, g->verb == STEADY__SETTLE ? 7 : 6);
-    g->rates[i] = (struct steady__rate){a[0], a[1], a[2], g->verb == STEADY__SETTLE ? 0 : a[3]};
-    if (g->verb == STEADY__SETTLE)
-        g->settlements[i] = (struct steady__settlement){
-            .rate = &g->rates[i], .reserved = a[3], .moment = a[4], .actual = a[5], .same_rate = a[6] == 1};
-    else
-        g->parts[i] = (struct steady__part){&g->rates[i], a[4], (enum steady__kind)a[5]};
+    next_numbers(r, a, 7);
+    g->rates[i] = (struct steady__rate){a[0], a[1], a[2], 0};
+    g->settlements[i] = (struct steady__settlement){
+        .rate = &g->rates[i], .reserved = a[3], .moment = a[4], .actual = a[5], .same_rate = a[6] == 1};
+}
+
+static void read_script_part(struct group_words *g, size_t i, struct reader *r) {
+    const struct word *word = next_word(r);
+    const char *bytes = word->bytes;
+    char again[PACKED_PART];
+    const bool plain = word->len == PACKED_PLAIN;
+    if (!plain && word->len != PACKED_PART) broken("a part has an argument of %zu bytes", word->len);
+    g->rates[i] = (struct steady__rate){packed_get_i4(bytes), packed_get_d(bytes + 4),
+                                        plain ? 1 : packed_get_i4(bytes + 16), plain ? 0 : packed_get_d(bytes + 20)};
+    g->parts[i] = (struct steady__part){&g->rates[i], packed_get_i4(bytes + 12),
+                                        plain ? STEADY__TAKE : (enum steady__kind)bytes[28]};
+    const size_t len = packed_shortest(again, &g->rates[i], g->parts[i].amount, g->parts[i].kind, true);
+    if (len != word->len || memcmp(again, bytes, len) != 0) broken("a part is not packed in the shortest way");
 }
 
 static void read_script(struct group_words *g, struct reader *r) {
@@ -81,7 +93,10 @@ static void read_script(struct group_words *g, struct reader *r) {
         g->how.at_least = how[1];
     }
     for (size_t i = 0; i < g->n; i++)
-        read_script_part(g, i, r);
+        if (g->verb == STEADY__SETTLE)
+            read_settlement(g, i, r);
+        else
+            read_script_part(g, i, r);
 }
 
 /* ---- The module ---- */

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "../packed.h"
 #include "client.h"
 #include "denials.h"
 #include "faults.h"
@@ -35,7 +36,10 @@ struct decision *journal_open(struct client *client, const struct place *place, 
 }
 
 static int64_t amount_of(const struct words *words, enum form form) {
-    if (form != FORM_MODULE) return word_number(&words->at[4]);
+    if (form != FORM_MODULE) {
+        if (words->at[4].len < PACKED_PLAIN) broken("an argument has only %zu bytes", words->at[4].len);
+        return packed_get_i4(words->at[4].bytes + 12);
+    }
     if (word_is(&words->at[0], "STEADY.RESET")) return 0;
     return word_is(&words->at[words->count - 2], "AMOUNT") ? word_number(&words->at[words->count - 1]) : 1;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../lua_parts.h"
+#include "../packed.h"
 #include "denials.h"
 #include "leases.h"
 #include "several.h"
@@ -194,25 +195,26 @@ static void check_settled_volume(struct entry *entry, const struct decision *d, 
     entry->content_at = now;
 }
 
-static size_t group_arguments(const struct group_words *g, char argv[][128]) {
-    size_t argc = 0;
+static size_t group_arguments(const struct group_words *g, struct lua_argument *argv) {
+    struct lua_argument *at = argv;
     if (g->verb == STEADY__RESET_ALL) return 0;
-    if (g->verb != STEADY__SETTLE)
-        snprintf(argv[argc++], sizeof argv[0], "%" PRId64 " %" PRId64, g->how.max_wait, g->how.at_least);
-    for (size_t i = 0; i < g->n; i++) {
+    if (g->verb != STEADY__SETTLE) {
+        at->len =
+            (size_t)snprintf(at->bytes, sizeof at->bytes, "%" PRId64 " %" PRId64, g->how.max_wait, g->how.at_least);
+        at++;
+    }
+    for (size_t i = 0; i < g->n; i++, at++) {
         const struct steady__rate *rate = &g->rates[i];
         const struct steady__settlement *s = &g->settlements[i];
-        int n = snprintf(argv[argc], sizeof argv[0], "%" PRId64 " %" PRId64 " %" PRId64 " ", rate->capacity,
-                         rate->recharge, rate->drops);
         if (g->verb == STEADY__SETTLE)
-            snprintf(argv[argc] + n, sizeof argv[0] - (size_t)n, "%" PRId64 " %" PRId64 " %" PRId64 " %d", s->reserved,
-                     s->moment, s->actual, s->same_rate);
+            at->len = (size_t)snprintf(at->bytes, sizeof at->bytes,
+                                       "%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %d",
+                                       rate->capacity, rate->recharge, rate->drops, s->reserved, s->moment, s->actual,
+                                       s->same_rate);
         else
-            snprintf(argv[argc] + n, sizeof argv[0] - (size_t)n, "%" PRId64 " %" PRId64 " %d", rate->block,
-                     g->parts[i].amount, (int)g->parts[i].kind);
-        argc++;
+            at->len = packed_shortest(at->bytes, rate, g->parts[i].amount, g->parts[i].kind, true);
     }
-    return argc;
+    return (size_t)(at - argv);
 }
 
 /* The decision of the kernel on the buckets. */
@@ -304,7 +306,7 @@ const char *keys_run_group(struct node *node, struct request *r, const struct gr
                            int64_t values[STEADY__REPLY_MAX], size_t *count) {
     struct entry *entries[MEMBERS_MAX];
     struct steady__bucket buckets[MEMBERS_MAX];
-    char argv[1 + MEMBERS_MAX][128];
+    struct lua_argument argv[1 + MEMBERS_MAX];
     const struct decision *d = r->decision;
     struct made made = {.now = server_now(node)};
     if (!set_group(node, r, entries, made.now))

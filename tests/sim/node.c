@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../packed.h"
 #include "client.h"
 #include "journal.h"
 #include "keys.h"
@@ -59,13 +60,10 @@ static void say_garbage(struct conn *conn) {
 /* The arguments must be those of the decision. */
 static void check_script_arguments(const struct decision *d, const struct words *words) {
     const struct steady__rate *rate = &d->place->rate;
-    char first[80], second[48];
-    const bool two = rate->drops != 1 || rate->block != 0;
-    snprintf(first, sizeof first, "%lld %lld %lld", (long long)rate->capacity, (long long)rate->recharge,
-             (long long)d->amount);
-    snprintf(second, sizeof second, "%lld %lld", (long long)rate->drops, (long long)rate->block);
-    if (!word_is(&words->at[2], "1") || !word_is(&words->at[4], first) || words->count != (two ? 6u : 5u) ||
-        (two && !word_is(&words->at[5], second)))
+    char packed[PACKED_PART];
+    const size_t len = packed_shortest(packed, rate, d->amount, STEADY__TAKE, false);
+    if (!word_is(&words->at[2], "1") || words->count != 5 || words->at[4].len != len ||
+        memcmp(words->at[4].bytes, packed, len) != 0)
         broken("decision %lld goes out with other arguments than its own", (long long)d->id);
 }
 
