@@ -376,6 +376,17 @@ static void full_take_denies_nothing(void **state) {
     assert_int_equal(ask("a"), STEADY__LEASE_TAKE);
 }
 
+static void full_take_of_a_larger_call_ends_the_denials(void **state) {
+    (void)state;
+    take("a", 40, 1);
+    assert_int_equal(ask_for("a", 41), STEADY__LEASE_NONE);
+    assert_int_equal(ask("a"), STEADY__LEASE_SHORT);
+    assert_int_equal(ask_for("a", 41), STEADY__LEASE_TAKE);
+    assert_true(grant_with(&holder, "a", 100, 41, 0));
+    assert_int_equal(spend("a", 59), STEADY__LEASE_SPENT);
+    assert_int_equal(spend("a", 1), STEADY__LEASE_NONE);
+}
+
 /* ---- The end ---- */
 
 static void unused_lease_ends_after_a_quarter_of_the_age(void **state) {
@@ -634,6 +645,19 @@ static void entry_with_a_take_in_flight_stays(void **state) {
         assert_true(grant(key_in_group(i), 4));
 }
 
+/* A store that only blocks may leave its leases for long. */
+static void entry_with_an_old_lease_stays(void **state) {
+    (void)state;
+    for (int i = 0; i < GROUP; i++)
+        take(key_in_group(i), 40, 40);
+    now += 10 * AGE;
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(ask(key_in_group(GROUP)), STEADY__LEASE_NONE);
+    assert_int_equal(end_some(&holder, false), 4);
+    assert_int_equal(end_some(&holder, false), 4);
+    assert_int_equal(end_some(&holder, true), 0);
+}
+
 static void entry_that_is_not_used_is_replaced(void **state) {
     (void)state;
     for (int i = 0; i < GROUP; i++)
@@ -793,6 +817,7 @@ int main(void) {
         TEST(blocked_bucket_is_asked_and_has_no_lease),
         TEST(short_lease_is_spent_before_it_denies),
         TEST(full_take_denies_nothing),
+        TEST(full_take_of_a_larger_call_ends_the_denials),
         TEST(unused_lease_ends_after_a_quarter_of_the_age),
         TEST(lease_in_use_is_due_at_its_age),
         TEST(spent_lease_ends_at_once_and_is_not_settled),
@@ -814,6 +839,7 @@ int main(void) {
         TEST(give_back_ends_denials_and_no_lease),
         TEST(bucket_without_an_entry_has_no_lease),
         TEST(entry_with_a_take_in_flight_stays),
+        TEST(entry_with_an_old_lease_stays),
         TEST(entry_that_is_not_used_is_replaced),
         TEST(keys_that_are_used_once_push_out_no_hot_key),
         TEST(plain_consume_of_one_bucket_uses_leases),
