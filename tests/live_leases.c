@@ -300,6 +300,42 @@ static void child_of_fork_spends_no_lease_of_its_parent(void **state) {
     }
 }
 
+/* Its socket is that of the parent. A settle over it would give back drops that the parent spends, and its reply would
+ * be taken for that to a call of the parent. */
+static void child_of_fork_that_closes_the_store_returns_no_lease_of_its_parent(void **state) {
+    (void)state;
+    for (int loop = 0; loop < 2; loop++) {
+        const char *key = "k";
+        struct tally tally = {0};
+        open_with(60 * STEADY_SECOND, loop ? &rig.loop : NULL, LEAK);
+        for (int n = 0; loop && n < 20; n++) {
+            consume_counted(rig.throttler, key, 1, &tally);
+            run_until_done(rig.poller, &tally, STEADY_SECOND);
+        }
+        if (!loop) get_lease(key);
+        const long long before = level_now(key), requests = asked();
+        const pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            steady_throttler_free(&rig.throttler);
+            steady_store_close(&rig.store);
+            _exit(0);
+        }
+        int status = -1;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_int_equal(level_now(key), before);
+        assert_int_equal(asked(), requests + 1); /* the look at the level */
+        const steady_result r = ask("another", 1);
+        assert_int_equal(r.error, 0);
+        assert_int_equal(r.level, 1);
+        assert_int_equal(stats().reconnects, 0);
+        assert_int_equal(stats().unknown, 0);
+        server_ask(&rig.server, "FLUSHALL");
+        rig_close();
+    }
+}
+
 static void url_sets_the_age(void **state) {
     char url[128];
     (void)state;
@@ -574,6 +610,7 @@ int main(void) {
         WITH_RIG(others_ask_the_store),
         WITH_RIG(bucket_of_a_small_capacity_has_no_lease),
         WITH_RIG(child_of_fork_spends_no_lease_of_its_parent),
+        WITH_RIG(child_of_fork_that_closes_the_store_returns_no_lease_of_its_parent),
         WITH_RIG(url_sets_the_age),
         WITH_RIG(unused_lease_is_returned_after_a_quarter_of_its_age),
         WITH_RIG(lease_is_returned_when_the_store_is_closed),

@@ -708,7 +708,7 @@ void steady__inflight_give_up(struct steady__inflight *inflight) {
 
 static bool inflight_send_branch(void *owner, struct steady__request *parent, struct steady__branch *branch) {
     struct steady__inflight *inflight = owner;
-    struct pending *pending = inflight->closed ? NULL : inflight_pending_take(inflight, &branch->call);
+    struct pending *pending = inflight_is_open(inflight) ? inflight_pending_take(inflight, &branch->call) : NULL;
     if (pending == NULL) return false;
     const steady_us now = steady__loop_now(&inflight->loop);
     pending->kind = BRANCH;
@@ -875,9 +875,11 @@ static bool inflight_use_lease(struct steady__inflight *inflight, struct pending
     }
 }
 
-/* Sends a decision that may go. 0 or its error. */
+/* Sends a decision that may go. 0 or its error. In a child of fork, a call that ends lets others go: they are not sent,
+ * because the connection is the parent's. */
 static int inflight_send(struct steady__inflight *inflight, struct pending *pending) {
     const struct steady__transport *transport = inflight->transport_class;
+    if (steady__forked(inflight->fork_guard)) return STEADY_UNAVAILABLE;
     const bool divided = pending->request.n_keys > 1 && transport->divides != NULL &&
                          transport->divides(inflight->transport, &pending->request);
     return divided ? inflight_coordinate(inflight, pending, false)
@@ -934,7 +936,7 @@ static void inflight_take_ended(struct steady__inflight *inflight, struct steady
         kept = steady__leases_granted(inflight->leases, &inflight->leases_held, taker->lease_name, &take);
         steady__result_clear(&own);
         steady__group_answer(&taker->call, 0, STEADY_FROM_STORE, &decision, &own);
-    } else {
+    } else if (inflight->leases != NULL) {
         steady__leases_failed(inflight->leases, taker->lease_name);
     }
     if (!kept) steady__coordinator_drop_branch(branch);
@@ -1365,6 +1367,7 @@ bool steady__inflight_expire(struct steady__inflight *inflight, uint64_t id) {
 }
 
 void steady__inflight_close(struct steady__inflight *inflight) {
+    if (steady__forked(inflight->fork_guard)) inflight->leases = NULL; /* the parent has them, and spends them on */
     inflight->closing = true;
     if (inflight->leases != NULL) inflight_end_some_leases(inflight, true);
     inflight->closed = true;
