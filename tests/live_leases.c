@@ -336,6 +336,30 @@ static void child_of_fork_that_closes_the_store_returns_no_lease_of_its_parent(v
     }
 }
 
+/* The memory of denials knows that a take would get nothing. */
+static void attack_on_a_loop_costs_no_take_for_each_age(void **state) {
+    const steady_us age = 10 * MS;
+    const steady_store_options options = {.loop = &rig.loop, .timeout = STEADY_SECOND, .lease_age = age};
+    const steady_limit limit = {.max_capacity = CAPACITY, .drop_recharge = LEAK};
+    struct tally tally = {0};
+    (void)state;
+    rig.store = open_store(rig.server.url, &options);
+    assert_int_equal(steady_throttler_new(&rig.throttler, rig.store, &limit, NULL, NULL), 0);
+    consume_counted(rig.throttler, "k", CAPACITY, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    const steady_us begin = now_us();
+    int rounds = 0;
+    for (; now_us() - begin < STEADY_SECOND || rounds < 200; rounds++) {
+        for (int i = 0; i < 10; i++)
+            consume_counted(rig.throttler, "k", 1, &tally);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+        run_for(rig.poller, MS);
+    }
+    print_message("# %lld requests for %d decisions\n", asked(), 10 * rounds);
+    assert_int_equal(tally.allowed, 1);
+    assert_true(asked() <= 4 + 2 * (now_us() - begin) / STEADY_SECOND);
+}
+
 static void url_sets_the_age(void **state) {
     char url[128];
     (void)state;
@@ -611,6 +635,7 @@ int main(void) {
         WITH_RIG(bucket_of_a_small_capacity_has_no_lease),
         WITH_RIG(child_of_fork_spends_no_lease_of_its_parent),
         WITH_RIG(child_of_fork_that_closes_the_store_returns_no_lease_of_its_parent),
+        WITH_RIG(attack_on_a_loop_costs_no_take_for_each_age),
         WITH_RIG(url_sets_the_age),
         WITH_RIG(unused_lease_is_returned_after_a_quarter_of_its_age),
         WITH_RIG(lease_is_returned_when_the_store_is_closed),

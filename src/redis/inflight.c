@@ -849,6 +849,13 @@ static bool inflight_start_take(struct steady__inflight *inflight, struct pendin
     return false;
 }
 
+/* The memory of denials will deny the call. So a take would get nothing. */
+static bool inflight_is_known_full(struct steady__inflight *inflight, const struct pending *pending) {
+    struct steady__denied denied;
+    return inflight->memory.denials != NULL &&
+           steady__deny_memory_ask(&inflight->memory, &pending->call, &denied) == STEADY__FULL;
+}
+
 /* True: the call is answered from a lease, takes one, or waits for one. */
 static bool inflight_use_lease(struct steady__inflight *inflight, struct pending *pending) {
     const int64_t amount = steady__leases_amount(&pending->call);
@@ -870,7 +877,12 @@ static bool inflight_use_lease(struct steady__inflight *inflight, struct pending
         pending->waits = true;
         steady__list_append(&inflight_taker(inflight, pending->lease_name)->waiters, &pending->place_in_line);
         return true;
-    case STEADY__LEASE_TAKE: return inflight_start_take(inflight, pending, look.take);
+    case STEADY__LEASE_TAKE:
+        if (inflight_is_known_full(inflight, pending)) {
+            steady__leases_put_off(inflight->leases, pending->lease_name);
+            return false;
+        }
+        return inflight_start_take(inflight, pending, look.take);
     default: return false;
     }
 }

@@ -336,12 +336,21 @@ bool steady__leases_granted(struct steady__leases *leases, struct steady__lease_
     return kept;
 }
 
+static void leases_end_take(struct lease *lease) { lease->takes = lease->is_void = false; }
+
 /* It is counted anew, so the next calls are sent as they are. */
 void steady__leases_failed(struct steady__leases *leases, struct steady__hash name) {
     struct lease_group *group = leases_lock(leases, name);
     struct lease *lease = leases_find(group, name);
-    lease->takes = lease->is_void = false;
+    leases_end_take(lease);
     lease->used = lease->calls = lease->used_last = lease->calls_last = 0;
+    leases_unlock(group);
+}
+
+void steady__leases_put_off(struct steady__leases *leases, struct steady__hash name) {
+    struct lease_group *group = leases_lock(leases, name);
+    struct lease *lease = leases_find(group, name);
+    leases_end_take(lease);
     leases_unlock(group);
 }
 

@@ -63,7 +63,7 @@ enum steady__lease_answer steady__leases_spend(struct steady__leases *leases, st
                                                struct steady__decision *decision);
 
 /* What becomes of a call. It counts as a use of the bucket, unless the answer is WAIT. After TAKE, the holder calls
- * steady__leases_granted or steady__leases_failed. */
+ * steady__leases_granted, steady__leases_failed or steady__leases_put_off. */
 void steady__leases_ask(struct steady__leases *leases, struct steady__lease_holder *holder, struct steady__hash name,
                         const struct steady__rate *rate, int64_t amount, struct steady__lease_look *look);
 
@@ -87,6 +87,9 @@ bool steady__leases_answer(struct steady__leases *leases, const struct steady__c
 
 /* A take has failed, or its outcome is not known. */
 void steady__leases_failed(struct steady__leases *leases, struct steady__hash name);
+
+/* A take is not sent now. A later call may take. */
+void steady__leases_put_off(struct steady__leases *leases, struct steady__hash name);
 
 /* Drops were given back, so calls are denied no longer. reset: the bucket is empty, so its lease ends; *end is not due.
  * A lease of another loop is void, too, but stays with its holder. */
