@@ -393,6 +393,21 @@ static void unused_lease_is_returned_after_a_quarter_of_its_age(void **state) {
     assert_true(now_us() - begin > STEADY_SECOND);
 }
 
+/* The alarm of the deadlines would ring after six seconds. */
+static void unused_lease_is_returned_in_time_however_long_the_timeout_is(void **state) {
+    const steady_store_options options = {
+        .loop = &rig.loop, .timeout = 60 * STEADY_SECOND, .lease_age = 2 * STEADY_SECOND, .deny_memory_off = true};
+    struct tally tally = {0};
+    (void)state;
+    rig.store = open_store(rig.server.url, &options);
+    rig.throttler = new_throttler(rig.store, CAPACITY, LEAK);
+    before_a_take(&tally);
+    consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_true(level_now("k") > USES + 1); /* nothing of it is spent */
+    assert_level_within("k", USES + 1, 2 * STEADY_SECOND);
+}
+
 static void lease_is_returned_when_the_store_is_closed(void **state) {
     (void)state;
     open_with(60 * STEADY_SECOND, &rig.loop, LEAK);
@@ -471,6 +486,33 @@ static void own_reset_voids_a_lease(void **state) {
     assert_int_equal(level("k"), CAPACITY);
 }
 
+/* The call is sent behind the reset. */
+static void reset_that_is_not_answered_yet_voids_a_lease(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_with(60 * STEADY_SECOND, &rig.loop, LEAK);
+    lease_on_the_loop(70);
+    assert_int_equal(steady_reset(rig.throttler, "other", 5, count_result, expect_result(&tally)), 0);
+    run_until_done(rig.poller, &tally, STEADY_SECOND); /* the server has the script now, so the order stays */
+    assert_int_equal(steady_reset(rig.throttler, "k", 1, count_result, expect_result(&tally)), 0);
+    consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.last.source, STEADY_FROM_STORE);
+    assert_true(tally.last.level >= 1 && level_now("k") >= 1);
+}
+
+/* The blocking part takes the lease, on its own connection, before the reset of the loop goes out. */
+static void reset_voids_a_lease_that_was_taken_before_its_answer(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_with(60 * STEADY_SECOND, &rig.loop, LEAK);
+    assert_int_equal(steady_reset(rig.throttler, "k", 1, count_result, expect_result(&tally)), 0);
+    get_lease("k");
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_int_equal(level_now("k"), 0);
+    assert_int_equal(ask("k", 1).source, STEADY_FROM_STORE);
+}
+
 /* The reset is sent behind a take, on the same connection. What was taken is not in the bucket any more. */
 static void reset_behind_a_take_voids_its_lease(void **state) {
     struct tally tally = {0};
@@ -500,6 +542,14 @@ static void own_give_back_ends_the_denials_of_a_short_lease(void **state) {
     assert_true(ask("k", 1).success);
 }
 
+static void own_give_back_leaves_a_lease(void **state) {
+    (void)state;
+    open_with(60 * STEADY_SECOND, NULL, LEAK);
+    get_lease("k");
+    assert_int_equal(ask("k", -1).source, STEADY_FROM_STORE);
+    assert_int_equal(ask("k", 1).source, STEADY_FROM_LEASE);
+}
+
 /* ---- Faults ---- */
 
 /* The server stops before it answers the take: the call that takes is unknown, and those that wait were not sent. */
@@ -519,6 +569,19 @@ static void take_without_an_answer_gives_no_lease(void **state) {
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE] + tally.errors[-STEADY_OVERLOADED], 9);
     assert_int_equal(stats().from_lease, before);
     assert_used_again();
+}
+
+static void clock_step_that_a_take_sees_is_counted(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_with(60 * STEADY_SECOND, &rig.loop, LEAK);
+    before_a_take(&tally);
+    server_ask(&rig.server, "SET k %s", "3 9000000000.000000 0"); /* the bucket is ahead of the clock */
+    assert_int_equal(stats().clock_steps, 0);
+    consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_true(tally.last.level > USES + 1);
+    assert_int_equal(stats().clock_steps, 1);
 }
 
 static void calls_that_wait_go_on_if_the_take_is_cancelled(void **state) {
@@ -638,6 +701,7 @@ int main(void) {
         WITH_RIG(attack_on_a_loop_costs_no_take_for_each_age),
         WITH_RIG(url_sets_the_age),
         WITH_RIG(unused_lease_is_returned_after_a_quarter_of_its_age),
+        WITH_RIG(unused_lease_is_returned_in_time_however_long_the_timeout_is),
         WITH_RIG(lease_is_returned_when_the_store_is_closed),
         WITH_RIG(blocking_store_returns_leases_when_it_is_closed),
         WITH_RIG(blocking_store_returns_leases_at_its_next_request),
@@ -645,9 +709,13 @@ int main(void) {
         WITH_RIG(lease_of_a_throttler_that_is_freed_is_returned),
         WITH_RIG(lease_is_returned_if_the_limit_changes),
         WITH_RIG(own_reset_voids_a_lease),
+        WITH_RIG(reset_that_is_not_answered_yet_voids_a_lease),
+        WITH_RIG(reset_voids_a_lease_that_was_taken_before_its_answer),
         WITH_RIG(reset_behind_a_take_voids_its_lease),
         WITH_RIG(own_give_back_ends_the_denials_of_a_short_lease),
+        WITH_RIG(own_give_back_leaves_a_lease),
         WITH_RIG(take_without_an_answer_gives_no_lease),
+        WITH_RIG(clock_step_that_a_take_sees_is_counted),
         WITH_RIG(calls_that_wait_go_on_if_the_take_is_cancelled),
         WITH_RIG(store_closed_meanwhile_ends_all_calls),
         WITH_RIG(lease_of_a_lost_connection_is_spent_but_not_settled),

@@ -670,6 +670,15 @@ static void entry_that_is_not_used_is_replaced(void **state) {
     assert_int_equal(ask(key_in_group(50)), STEADY__LEASE_TAKE);
 }
 
+static void flood_replaces_the_oldest_entry(void **state) {
+    (void)state;
+    for (int i = 0; i < GROUP; i++, now++)
+        use(key_in_group(i), 1);
+    use(key_in_group(GROUP), 1);
+    use(key_in_group(GROUP - 1), 2);
+    assert_int_equal(ask(key_in_group(GROUP - 1)), STEADY__LEASE_TAKE);
+}
+
 /* In each of the states of a hot key. */
 static void keys_that_are_used_once_push_out_no_hot_key(void **state) {
     (void)state;
@@ -856,6 +865,7 @@ int main(void) {
         TEST(entry_with_a_take_in_flight_stays),
         TEST(entry_with_an_old_lease_stays),
         TEST(entry_that_is_not_used_is_replaced),
+        TEST(flood_replaces_the_oldest_entry),
         TEST(keys_that_are_used_once_push_out_no_hot_key),
         TEST(plain_consume_of_one_bucket_uses_leases),
         TEST(consume_of_one_plain_part_uses_leases),
