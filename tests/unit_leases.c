@@ -473,16 +473,17 @@ static void large_call_leaves_the_lease(void **state) {
     assert_int_equal(spend("a", 39), STEADY__LEASE_SPENT);
 }
 
-static void only_its_holder_replaces_a_lease(void **state) {
+static void only_its_holder_ends_a_lease(void **state) {
     (void)state;
     take("a", 40, 40);
     assert_int_equal(spend("a", 30), STEADY__LEASE_SPENT);
     assert_int_equal(ask_with(&another, "a", &rate, 20), STEADY__LEASE_NONE);
     assert_null(look.end.ticket);
     now += AGE;
-    assert_int_equal(ask_with(&another, "a", &rate, 1), STEADY__LEASE_NONE);
-    assert_int_equal(end_some(&holder, false), 1);
     assert_int_equal(ask_with(&another, "a", &rate, 1), STEADY__LEASE_TAKE);
+    assert_null(look.end.ticket);
+    assert_int_equal(end_some(&another, true), 0);
+    assert_int_equal(end_some(&holder, false), 1);
 }
 
 /* ---- A limit that changes ---- */
@@ -530,6 +531,36 @@ static void lease_of_another_loop_outlives_a_change_of_the_limit(void **state) {
     assert_int_equal(end_some(&holder, true), 1);
     assert_end(&end, 40, 1, true);
     assert_int_equal(end.rate.capacity, 1600);
+}
+
+/* A connection of a pool that nobody uses any more. */
+static void lease_of_an_idle_loop_keeps_no_other_from_a_lease(void **state) {
+    (void)state;
+    take("a", 100, 100);
+    assert_int_equal(spend("a", 64), STEADY__LEASE_SPENT);
+    assert_int_equal(ask_with(&another, "a", &rate, 37), STEADY__LEASE_NONE); /* it is not over */
+    now += AGE / 4;
+    assert_int_equal(ask_with(&another, "a", &rate, 37), STEADY__LEASE_TAKE);
+    const int64_t n = look.take;
+    assert_null(look.end.ticket);
+    assert_true(grant_with(&another, "a", n, 37, 0));
+    assert_int_equal(spend("a", n - 37), STEADY__LEASE_SPENT);
+    assert_int_equal(spend("a", 1), STEADY__LEASE_NONE); /* nor those that were left behind */
+    assert_int_equal(end_some(&holder, false), 1);
+    assert_end(&end, 100, 65, true);
+    assert_int_equal(end_some(&another, false), 1);
+    assert_end(&end, n, n, false);
+}
+
+static void reset_voids_a_lease_that_was_left_behind(void **state) {
+    (void)state;
+    take("a", 100, 100);
+    now += AGE / 4;
+    assert_int_equal(ask_with(&another, "a", &rate, 100), STEADY__LEASE_NONE); /* the lease is left behind */
+    steady__leases_forget(leases, &another, name_of("a"), true, &end);
+    assert_null(end.ticket);
+    assert_int_equal(end_some(&holder, false), 1);
+    assert_false(end.is_due);
 }
 
 static void limit_that_changes_behind_a_take_is_sent_as_it_is(void **state) {
@@ -849,11 +880,13 @@ int main(void) {
         TEST(leases_end_in_portions),
         TEST(take_replaces_a_lease_that_is_not_enough),
         TEST(large_call_leaves_the_lease),
-        TEST(only_its_holder_replaces_a_lease),
+        TEST(only_its_holder_ends_a_lease),
         TEST(lease_ends_when_the_capacity_changes),
         TEST(lease_ends_unsettled_when_the_rate_changes),
         TEST(change_of_the_limit_ends_the_denials),
         TEST(lease_of_another_loop_outlives_a_change_of_the_limit),
+        TEST(lease_of_an_idle_loop_keeps_no_other_from_a_lease),
+        TEST(reset_voids_a_lease_that_was_left_behind),
         TEST(limit_that_changes_behind_a_take_is_sent_as_it_is),
         TEST(reset_ends_a_lease_unsettled),
         TEST(reset_voids_the_lease_of_another_loop),

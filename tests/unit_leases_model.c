@@ -33,6 +33,7 @@
 #define MESSAGES 16384
 #define ALLOWED 16384
 #define SHARE 16 /* of the capacity: the most that a take may ask for */
+#define UNUSED 4 /* a lease that is unused for this part of its age is over */
 
 __extension__ typedef __int128 wide;
 
@@ -52,7 +53,7 @@ struct message {
     steady_us moment, stamp; /* the true time, and that of the server */
     int64_t op, granted, level, until_next_drop;
     /* The lease. */
-    steady_us came;
+    steady_us came, used_at;
     bool held, ended, is_void;
     int64_t spent;
     struct message *of; /* of a settle: the take */
@@ -127,7 +128,7 @@ static struct history {
 static struct {
     int64_t calls, sent_as_they_are, spent, right_denials, wrong_denials, waits;
     int64_t takes_full, takes_short, takes_denied, takes_unknown, takes_void, takes_executed_unheard;
-    int64_t settles, settles_lost, settles_not_due, settles_wrong, replaced;
+    int64_t settles, settles_lost, settles_not_due, settles_wrong, replaced, left_behind;
     int64_t resets, drains, losses, steps, changes, bursts, crashes, crashes_with_a_lease, closes, closes_with_a_lease;
     int64_t windows, windows_without_a_bound, windows_that_need_the_age, closest;
 } totals;
@@ -294,6 +295,7 @@ static void spend(struct process *process, int bucket, const struct steady__rate
     require(decision->success && decision->level == take->level && decision->retry_after == 0);
     require(decision->until_next_drop == take->until_next_drop);
     take->spent += amount;
+    take->used_at = h.now;
     totals.spent++;
     allow(take, h.now, amount);
 }
@@ -361,7 +363,12 @@ static void ask(struct process *process, int holder, int bucket, int64_t amount)
 
 static void take_drops(struct process *process, int holder, int bucket, int64_t amount, int64_t n) {
     struct message *take = new_message(TAKE, (int)(process - h.processes), holder, bucket);
-    require(process->take[bucket] == NULL && process->lease[bucket] == NULL);
+    struct message *left = process->lease[bucket]; /* that of another loop is left behind when it is over */
+    require(process->take[bucket] == NULL);
+    require(left == NULL || left->is_void || left->spent == left->granted || h.now >= left->sent + h.age ||
+            h.now >= left->used_at + h.age / UNUSED);
+    totals.left_behind += left != NULL;
+    process->lease[bucket] = NULL;
     require(n > amount && n <= take->rate.capacity / SHARE);
     take->amount = amount;
     take->n = n;
@@ -415,7 +422,11 @@ static void forget(const struct message *m) {
     struct steady__lease_end end;
     const bool resets = m->verb == RESET;
     process->short_take[m->bucket] = NULL;
-    if (resets && process->lease[m->bucket] != NULL) process->lease[m->bucket]->is_void = true;
+    for (size_t i = 0; i < h.n_messages && resets; i++) { /* also those that are left behind */
+        struct message *lease = &h.messages[i];
+        if (lease->process == m->process && lease->life == m->life && lease->bucket == m->bucket && lease->held)
+            lease->is_void = true;
+    }
     if (resets && process->take[m->bucket] != NULL) process->take[m->bucket]->is_void = true;
     steady__leases_forget(process->leases, &process->holders[m->holder], name_of(process, m->bucket), resets, &end);
     require(!end.is_due);
@@ -547,7 +558,7 @@ static void take_answered(struct process *process, struct message *m) {
     const bool was_void = m->is_void;
     require(process->take[m->bucket] == m);
     process->take[m->bucket] = NULL;
-    m->came = h.now;
+    m->came = m->used_at = h.now;
     m->held = steady__leases_granted(process->leases, &process->holders[m->holder], name_of(process, m->bucket), &take);
     require(m->held == (!was_void && take.granted > take.amount));
     if (m->success) allow(m, m->moment, m->amount);
@@ -803,7 +814,8 @@ static void leases_of_many_processes_admit_no_more_than_stated(void **state) {
         run_history(number);
     SHOW(calls), SHOW(sent_as_they_are), SHOW(spent), SHOW(waits), SHOW(right_denials), SHOW(wrong_denials);
     SHOW(takes_full), SHOW(takes_short), SHOW(takes_denied), SHOW(takes_unknown), SHOW(takes_executed_unheard);
-    SHOW(takes_void), SHOW(replaced), SHOW(settles), SHOW(settles_lost), SHOW(settles_not_due), SHOW(settles_wrong);
+    SHOW(takes_void), SHOW(replaced), SHOW(left_behind), SHOW(settles), SHOW(settles_lost), SHOW(settles_not_due),
+        SHOW(settles_wrong);
     SHOW(resets), SHOW(drains), SHOW(losses), SHOW(steps), SHOW(changes), SHOW(bursts), SHOW(crashes),
         SHOW(crashes_with_a_lease);
     SHOW(closes), SHOW(closes_with_a_lease), SHOW(windows), SHOW(windows_that_need_the_age),

@@ -140,7 +140,7 @@ static struct lease *leases_claim(struct lease_group *group, struct steady__hash
     struct lease *found = NULL;
     for (int i = 0; i < GROUP; i++) {
         struct lease *lease = &group->leases[i];
-        if (!lease->is_known) {
+        if (!lease->is_known && lease->ticket == NULL) {
             found = lease;
             break;
         }
@@ -153,6 +153,12 @@ static struct lease *leases_claim(struct lease_group *group, struct steady__hash
 }
 
 /* ---- One lease ---- */
+
+static steady_us leases_shorter(steady_us a, steady_us b) { return a < b ? a : b; }
+
+static steady_us leases_due(const struct lease *lease, steady_us age) {
+    return leases_shorter(lease->sent + age, lease->used_at + age / UNUSED);
+}
 
 static bool leases_rates_equal(const struct steady__rate *a, const struct steady__rate *b) {
     return a->capacity == b->capacity && a->recharge == b->recharge && a->drops == b->drops;
@@ -270,6 +276,32 @@ static int64_t leases_to_take(const struct lease *lease, const struct steady__le
     return amount <= n / 2 ? n : 0;
 }
 
+/* Another holder has a lease that is over, and may not call for long: a pool uses few of its connections if few threads
+ * call. The bucket gets a new entry. The old one is no longer found by its name, and stays until its holder ends it.
+ * At most half of a group is left so. Returns the entry of the bucket. */
+static struct lease *leases_leave(struct lease_group *group, struct lease *lease,
+                                  const struct steady__lease_holder *holder, steady_us now, steady_us age) {
+    int left = 0;
+    if (lease->ticket == NULL || lease->holder == holder) return lease;
+    if (lease->left > 0 && leases_due(lease, age) > now) return lease;
+    for (int i = 0; i < GROUP; i++)
+        left += !group->leases[i].is_known && group->leases[i].ticket != NULL;
+    struct lease *fresh = left < GROUP / 2 ? leases_claim(group, lease->name, &lease->rate, now, age) : NULL;
+    if (fresh == NULL) return lease;
+    fresh->window = lease->window;
+    fresh->used = lease->used;
+    fresh->calls = lease->calls;
+    fresh->used_last = lease->used_last;
+    fresh->calls_last = lease->calls_last;
+    fresh->no_lease_until = lease->no_lease_until;
+    fresh->wanted = lease->wanted;
+    fresh->short_until = lease->short_until;
+    fresh->level = lease->level;
+    fresh->until_next_drop = lease->until_next_drop;
+    lease->is_known = false;
+    return fresh;
+}
+
 static void leases_ask(struct lease *lease, struct steady__lease_holder *holder, int64_t amount, steady_us now,
                        steady_us age, struct steady__lease_look *look) {
     look->answer = leases_spend(lease, amount, now, age, &look->decision);
@@ -294,7 +326,10 @@ void steady__leases_ask(struct steady__leases *leases, struct steady__lease_hold
     struct lease_group *group = leases_lock(leases, name);
     struct lease *lease = leases_find(group, name);
     *look = (struct steady__lease_look){.answer = STEADY__LEASE_NONE};
-    if (lease == NULL) lease = leases_claim(group, name, rate, now, leases->age);
+    if (lease == NULL)
+        lease = leases_claim(group, name, rate, now, leases->age);
+    else
+        lease = leases_leave(group, lease, holder, now, leases->age);
     if (lease != NULL &&
         (leases_rates_equal(&lease->rate, rate) || leases_change_rate(lease, holder, rate, now, &look->end)))
         leases_ask(lease, holder, amount, now, leases->age, look);
@@ -302,8 +337,6 @@ void steady__leases_ask(struct steady__leases *leases, struct steady__lease_hold
 }
 
 /* ---- Takes ---- */
-
-static steady_us leases_shorter(steady_us a, steady_us b) { return a < b ? a : b; }
 
 bool steady__leases_granted(struct steady__leases *leases, struct steady__lease_holder *holder,
                             struct steady__hash name, const struct steady__lease_take *take) {
@@ -360,6 +393,8 @@ void steady__leases_forget(struct steady__leases *leases, struct steady__lease_h
     struct lease_group *group = leases_lock(leases, name);
     struct lease *lease = leases_find(group, name);
     *end = (struct steady__lease_end){.ticket = NULL};
+    for (int i = 0; i < GROUP && reset; i++) /* also those that were left behind; a hash in common does no harm */
+        if (!group->leases[i].is_known && group->leases[i].name.word[0] == name.word[0]) group->leases[i].left = 0;
     if (lease != NULL) {
         lease->short_until = 0;
         if (reset) {
@@ -372,10 +407,6 @@ void steady__leases_forget(struct steady__leases *leases, struct steady__lease_h
 }
 
 /* ---- Ends ---- */
-
-static steady_us leases_due(const struct lease *lease, steady_us age) {
-    return leases_shorter(lease->sent + age, lease->used_at + age / UNUSED);
-}
 
 size_t steady__leases_end(struct steady__leases *leases, struct steady__lease_holder *holder, bool all,
                           struct steady__lease_end *ends, size_t most) {
