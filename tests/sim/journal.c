@@ -148,7 +148,11 @@ void journal_refused(struct request *r, const char *why) {
                       begins(why, "-NOPERM no STEADY") || begins(why, "-NOPERM this user");
 }
 
-bool journal_heard(const struct request *r) { return r->answered_at > 0 && r->left_on->read >= r->answered_at; }
+/* Replies behind garbage are not read. */
+bool journal_heard(const struct request *r) {
+    const size_t garbage_at = r->left_on != NULL ? r->left_on->garbage_at : 0;
+    return r->answered_at > 0 && r->left_on->read >= r->answered_at && (garbage_at == 0 || r->answered_at < garbage_at);
+}
 
 void journal_executed(struct request *r) {
     const struct decision *d = r->decision;

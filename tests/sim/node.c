@@ -51,8 +51,10 @@ static void say_garbage(struct conn *conn) {
                                           "*1\r\n:1\r\n", "*2147483648\r\n", ":-0\r\n",
                                           "#t\r\n",       "HTTP/1.1 400\r\n"};
     const size_t i = (size_t)between(0, (int64_t)(sizeof garbage / sizeof garbage[0]) - 1);
+    size_t end = 0;
     note("garbage", conn->fd, (int64_t)i, 0);
-    say(conn, garbage[i], NULL);
+    say(conn, garbage[i], &end);
+    if (conn->garbage_at == 0) conn->garbage_at = end;
 }
 
 /* ---- Scripts ---- */
