@@ -305,7 +305,7 @@ static void another_store_of_the_process_knows_at_once(void **state) {
     steady_store_close(&second);
 }
 
-/* It may come from a replica, which may not know of a give-back yet. */
+/* It may come from a replica, or from a primary that has become one. */
 static void answer_of_a_peek_is_not_remembered(void **state) {
     steady_result r = {0};
     (void)state;
@@ -316,6 +316,11 @@ static void answer_of_a_peek_is_not_remembered(void **state) {
     assert_int_equal(steady_peek_sync(rig.throttler, "k", 1, &r), 0);
     assert_true(r.level > 0);
     assert_int_equal(ask("k", CAPACITY).source, STEADY_FROM_STORE);
+    assert_int_equal(steady_consume_sync(throttler, "l", 1, CAPACITY, &r), 0);
+    const steady_part parts[] = {{.throttler = rig.throttler, .key = "l", .key_len = 1, .amount = 1},
+                                 {.throttler = rig.throttler, .key = "m", .key_len = 1, .amount = 1}};
+    assert_int_equal(steady_peek_all_sync(parts, COUNT(parts), NULL, &r), 0);
+    assert_int_equal(ask("l", CAPACITY).source, STEADY_FROM_STORE);
     steady_throttler_free(&throttler);
     steady_store_close(&second);
 }

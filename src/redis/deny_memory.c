@@ -179,8 +179,9 @@ static void deny_memory_learn_bucket(const struct steady__deny_memory *memory, c
     steady__denials_learn(memory->denials, deny_memory_name_of(memory, bucket), observed);
 }
 
-/* The reply of a peek may come from a replica, which may not know of a give-back yet. Those of several buckets go to
- * the primary: so a call on several slots that its look denies is remembered, too. */
+/* The reply of a peek may come from a replica, or from a primary that has become one: such a node answers it, and the
+ * calls that would find out are denied from memory. So only the look of a call on several slots is remembered: in a
+ * cluster each node answers for its own slots. */
 void steady__deny_memory_learn(const struct steady__deny_memory *memory, const struct steady__call *call,
                                const steady_result *result, steady_us sent) {
     const bool all = call->verb == STEADY__CONSUME_ALL || call->verb == STEADY__PEEK_ALL;

@@ -1234,7 +1234,7 @@ static enum steady__reply_action inflight_answered(void *owner, struct steady__r
     if (pending->kind == BRANCH)
         pending->branch->session = request->send_asking ? 0 : inflight_session(inflight, engines);
     inflight_query_eviction(inflight, pending, engines);
-    if (inflight->memory.denials != NULL)
+    if (inflight->memory.denials != NULL && (pending->call.verb != STEADY__PEEK_ALL || pending->kind == BRANCH))
         steady__deny_memory_learn(&inflight->memory, &pending->call, &result, pending->sent);
     inflight_finish(inflight, pending, &result);
     return STEADY__REPLY_ACCEPTED;
