@@ -12,6 +12,7 @@ has no effect on aiosteady. docs/how-to/test-your-limits.md has examples.
 from __future__ import annotations
 
 import math
+import struct
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -142,7 +143,7 @@ def _reset_prefix(client: Any, prefix: str) -> None:
     pattern = "".join(f"\\{letter}" if letter in "*?[]^\\" else letter for letter in prefix)
     for key in client.scan_iter(match=f"{pattern}*", count=1000):
         try:
-            client.eval(script, 1, key, "1 1 0")
+            client.eval(script, 1, key, struct.pack("<idi", 1, 1, 0))  # capacity, recharge, amount
         except Exception as error:
             if _core.reply_error_code(str(error)) != _core.STEADY_NOT_A_BUCKET:
                 raise
