@@ -93,6 +93,7 @@ async def _(allowed_by_both, both, **names):
 async def _(allowed_or_down, **_):
     verdicts = times(6, allowed_or_down, "anna")
     stop_redis()
+    time.sleep(1.1)  # a denied user is denied from memory for a second
     return verdicts + [allowed_or_down("anna")]
 
 
