@@ -435,8 +435,8 @@ STEADY_API int steady_store_open(steady_store **store, const char *url, const st
  *     call, also on this pool.
  *   - steady_store_close may be called while other threads are in calls. It ends these as STEADY_CANCELLED, or as
  *     STEADY_CLOSED if they were not sent. One thread may close, once.
- *   - A throttler may be freed when no thread is about to use it. Calls in progress hold it; exception: with memory: and
- *     file:, wait for them.
+ *   - A throttler may be freed when no thread is about to use it. Calls in progress hold it; exception: with memory:
+ * and file:, wait for them.
  *   - After fork the child may go on, whatever the threads of the parent did. It counts from zero, connects with its
  *     first call, and reads the files of TLS again. If that fails, its calls end as STEADY_UNAVAILABLE. It keeps one
  *     descriptor and the memory of each connection of the parent.

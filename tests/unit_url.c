@@ -114,7 +114,8 @@ static const struct {
     {"unix:/a?db=x", "database"},
     {"unix:/a?", "no option after"},
     {"unix:/a?db=1&", "no option after"},
-    {"unix:/a?timeout=5", "unknown option \"timeout\"; its options are db peek connect_timeout deny_memory lease_age client_name"},
+    {"unix:/a?timeout=5",
+     "unknown option \"timeout\"; its options are db peek connect_timeout deny_memory lease_age client_name"},
     {"unix://u:p@/a?" SECRET "=5", "unknown option"},
     {"unix:/%00", "%00"},
     {"unix:/"

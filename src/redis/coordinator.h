@@ -17,7 +17,7 @@ struct steady__branch {
     struct steady__coordinator *coordinator; /* NULL: its call has ended, or it is of a lease: see inflight.c */
     struct steady__request *taker;           /* the call for which it takes a lease; NULL: none */
     struct steady__list place;               /* among the branches of its coordinator */
-    bool is_lease; /* it takes a lease, or settles one: see inflight.c */
+    bool is_lease;                           /* it takes a lease, or settles one: see inflight.c */
     unsigned char round;
     unsigned char at[STEADY__PARTS_MAX]; /* its members, as indexes into the group of the call */
     struct steady__rate rates[];         /* theirs */
