@@ -148,10 +148,12 @@ void journal_refused(struct request *r, const char *why) {
                       begins(why, "-NOPERM no STEADY") || begins(why, "-NOPERM this user");
 }
 
-/* Replies behind garbage are not read. */
+/* If the client closes the connection at garbage, it does not hear the replies behind it. It has read their bytes. It
+ * takes garbage for the reply to a request that it has forgotten. */
 bool journal_heard(const struct request *r) {
-    const size_t garbage_at = r->left_on != NULL ? r->left_on->garbage_at : 0;
-    return r->answered_at > 0 && r->left_on->read >= r->answered_at && (garbage_at == 0 || r->answered_at < garbage_at);
+    const struct conn *conn = r->left_on;
+    if (r->answered_at == 0 || conn->read < r->answered_at) return false;
+    return !conn->closed || conn->garbage_at <= conn->read_before || r->answered_at < conn->garbage_at;
 }
 
 void journal_executed(struct request *r) {

@@ -54,7 +54,7 @@ static void say_garbage(struct conn *conn) {
     size_t end = 0;
     note("garbage", conn->fd, (int64_t)i, 0);
     say(conn, garbage[i], &end);
-    if (conn->garbage_at == 0) conn->garbage_at = end;
+    if (end > 0) conn->garbage_at = end;
 }
 
 /* ---- Scripts ---- */

@@ -47,7 +47,7 @@ struct conn {
     size_t window;         /* bytes that the system buffers before they have arrived */
     size_t owed;           /* the rest of a request that was written in part */
     size_t heeded_at;      /* the first reply of a working server ends here; 0: no such reply yet */
-    size_t garbage_at;     /* the first reply that is none; the client does not read on */
+    size_t garbage_at;     /* the last reply that is none */
     size_t readonly_at;    /* the first READONLY reply */
     size_t busy_at;        /* the last reply that says: loading or busy */
     size_t primary_at;     /* the reply that says that this is the primary */
