@@ -14,7 +14,8 @@
 enum { DECISION_LOG_FLAGS = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC };
 enum { FLUSH_AT = 64 * 1024, WAITING_MOST = 4 * 1024 * 1024 };
 
-/* A FIFO that nobody reads is an error, and does not stop the daemon. Later writes may block: they run on threads. */
+/* A FIFO without a reader is an error here; without O_NONBLOCK, opening it would wait. Later writes may block: they run
+ * on threads. */
 static int decision_log_open_file(const struct server *server) {
     const int fd = open(server->options.log, DECISION_LOG_FLAGS | O_NONBLOCK, 0640);
     if (fd >= 0) fcntl(fd, F_SETFL, O_APPEND);
@@ -28,7 +29,7 @@ const char *decision_log_open(struct server *server) {
     server->log_fd = decision_log_open_file(server);
     if (server->log_fd >= 0) return NULL;
     snprintf(reason, sizeof reason, "the decision log %s: %s", server->options.log,
-             errno == ENXIO ? "nobody reads this FIFO" : strerror(errno));
+             errno == ENXIO ? "this FIFO has no reader" : strerror(errno));
     return reason;
 }
 

@@ -9,9 +9,6 @@
 #include "core/url.h"
 
 #define TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
-#define DENY_MEMORY_MAX (60 * STEADY_SECOND)
-#define LEASE_AGE_MIN STEADY_MILLISECOND
-#define LEASE_AGE_MAX (60 * STEADY_SECOND)
 #define IN_FLIGHT_MAX (1u << 24)
 #define BUCKETS_MAX (1u << 30)
 
@@ -42,15 +39,17 @@ int steady__options_check(const steady_store_options *options, steady_message *w
         return steady__fail(why, STEADY_BAD_ARGUMENT,
                             "connect_timeout is %lld us; it must be 1 .. %lld, or 0 for the default",
                             (long long)options->connect_timeout, (long long)TIMEOUT_MAX);
-    if (options->deny_memory < 0 || options->deny_memory > DENY_MEMORY_MAX)
+    if (options->deny_memory < 0 || options->deny_memory > STEADY__DENY_MEMORY_MAX)
         return steady__fail(why, STEADY_BAD_ARGUMENT,
                             "deny_memory is %lld us; it must be 1 .. %lld, or 0 for the default",
-                            (long long)options->deny_memory, (long long)DENY_MEMORY_MAX);
+                            (long long)options->deny_memory, (long long)STEADY__DENY_MEMORY_MAX);
     if (options->deny_memory > 0 && options->deny_memory_off)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "deny_memory is set, and deny_memory_off, too; set one of them");
-    if (options->lease_age != 0 && (options->lease_age < LEASE_AGE_MIN || options->lease_age > LEASE_AGE_MAX))
+    if (options->lease_age != 0 &&
+        (options->lease_age < STEADY__LEASE_AGE_MIN || options->lease_age > STEADY__LEASE_AGE_MAX))
         return steady__fail(why, STEADY_BAD_ARGUMENT, "lease_age is %lld us; it must be %lld .. %lld, or 0: no leases",
-                            (long long)options->lease_age, (long long)LEASE_AGE_MIN, (long long)LEASE_AGE_MAX);
+                            (long long)options->lease_age, (long long)STEADY__LEASE_AGE_MIN,
+                            (long long)STEADY__LEASE_AGE_MAX);
     if (options->client_name != NULL && !steady__client_name_is_valid(options->client_name))
         return steady__fail(why, STEADY_BAD_ARGUMENT,
                             "client_name must be 1 to %d printable ASCII bytes without spaces",

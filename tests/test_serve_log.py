@@ -145,8 +145,8 @@ def test_a_log_that_cannot_be_opened_is_an_error_at_the_start(tmp_path):
             pass
 
 
-def test_a_fifo_that_nobody_reads_is_an_error_at_the_start(tmp_path):
+def test_a_fifo_without_a_reader_is_an_error_at_the_start(tmp_path):
     os.mkfifo(tmp_path / "log")
-    with pytest.raises(AssertionError, match="the decision log .*: nobody reads this FIFO"):
+    with pytest.raises(AssertionError, match="the decision log .*: this FIFO has no reader"):
         with daemon("--limit", "1/d", "--log", tmp_path / "log"):
             pass

@@ -533,7 +533,7 @@ static void lease_of_another_loop_outlives_a_change_of_the_limit(void **state) {
     assert_int_equal(end.rate.capacity, 1600);
 }
 
-/* A connection of a pool that nobody uses any more. */
+/* The threads of a pool do not use one of its connections any more. */
 static void lease_of_an_idle_loop_keeps_no_other_from_a_lease(void **state) {
     (void)state;
     take("a", 100, 100);

@@ -18,9 +18,6 @@
 #define DB_MAX INT32_MAX
 #define HOST_MAX 255
 #define CONNECT_TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
-#define DENY_MEMORY_MAX (60 * STEADY_SECOND)
-#define LEASE_AGE_MIN STEADY_MILLISECOND
-#define LEASE_AGE_MAX (60 * STEADY_SECOND)
 #define DEFAULT_PORT 6379
 #define SENTINEL_PORT 26379
 
@@ -232,7 +229,7 @@ static int url_read_deny_memory(struct steady__url *url, char *value, size_t fie
     (void)field;
     const bool read = strcmp(value, "0") == 0 || steady_duration_parse(&url->deny_memory, value, NULL) == 0;
     if (read && url->deny_memory == 0) url->deny_memory = -1;
-    if (read && url->deny_memory >= -1 && url->deny_memory <= DENY_MEMORY_MAX) return 0;
+    if (read && url->deny_memory >= -1 && url->deny_memory <= STEADY__DENY_MEMORY_MAX) return 0;
     return url_refuse(
         why, "has the option deny_memory with a value that is neither 0 nor a duration of 1us to 60s, such as 1s");
 }
@@ -241,7 +238,8 @@ static int url_read_lease_age(struct steady__url *url, char *value, size_t field
     (void)field;
     const bool read = strcmp(value, "0") == 0 || steady_duration_parse(&url->lease_age, value, NULL) == 0;
     if (read && url->lease_age == 0) url->lease_age = -1;
-    if (read && (url->lease_age == -1 || (url->lease_age >= LEASE_AGE_MIN && url->lease_age <= LEASE_AGE_MAX)))
+    if (read &&
+        (url->lease_age == -1 || (url->lease_age >= STEADY__LEASE_AGE_MIN && url->lease_age <= STEADY__LEASE_AGE_MAX)))
         return 0;
     return url_refuse(
         why, "has the option lease_age with a value that is neither 0 nor a duration of 1ms to 60s, such as 100ms");

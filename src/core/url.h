@@ -23,6 +23,10 @@ static inline bool steady__url_has_tls(enum steady__scheme scheme) {
     return scheme == STEADY__URL_TLS || scheme == STEADY__URL_SENTINEL_TLS;
 }
 
+/* The bounds of two options, of a URL and of a program alike. */
+#define STEADY__DENY_MEMORY_MAX (60 * STEADY_SECOND)
+#define STEADY__LEASE_AGE_MIN STEADY_MILLISECOND
+#define STEADY__LEASE_AGE_MAX (60 * STEADY_SECOND)
 #define STEADY__URL_MAX 4096
 #define STEADY__CLIENT_NAME_MAX 64
 #define STEADY__SENTINELS_MAX 16

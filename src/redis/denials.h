@@ -6,9 +6,8 @@
 
 #include "core/bucket.h"
 #include "core/siphash.h"
+#include "core/url.h"
 #include "steady.h"
-
-#define STEADY__DENY_MEMORY_MAX (60 * STEADY_SECOND)
 
 struct steady__denials;
 

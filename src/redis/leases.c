@@ -134,7 +134,8 @@ static bool leases_is_idle(const struct lease *lease, steady_us now, steady_us a
     return lease->calls + lease->calls_last <= 1 || now - lease->window >= 2 * age;
 }
 
-/* An entry that nobody needs. Of a flood of keys that are used once, each one replaces another one of them. */
+/* An entry without a lease, a take or recent uses. Of a flood of keys that are used once, each one replaces another one
+ * of them. */
 static struct lease *leases_claim(struct lease_group *group, struct steady__hash name, const struct steady__rate *rate,
                                   steady_us now, steady_us age) {
     struct lease *found = NULL;

@@ -9,8 +9,6 @@
 #include "redis/denials.h"
 #include "store.h"
 
-#define STEADY__LEASE_AGE_MAX (60 * STEADY_SECOND)
-
 struct steady__leases;
 
 /* The lease_age of a store; 0: no leases. */
