@@ -36,11 +36,10 @@
  * a `struct pending`, too. It is in no list and has the deadline of its call. If it gives drops back, it is in `due`.
  *
  * The memory of denials (deny_memory.c) may deny a call at once. A call on a remembered bucket that would fit only
- * without the calls in flight waits in the line of a gate for their replies. Of several buckets, the one with the least
- * room has the gate. A drop may leak within the round trip by which the
- * time of the memory is uncertain. The first call then is sent; if it is denied, the next one waits until the drop has
- * leaked. So an attacker costs the server two calls for each drop. A waiting call is in `due`, without a request in
- * flight.
+ * without the calls in flight waits in the line of a gate for their replies. Of several buckets, the one with the
+ * least room has the gate. A drop may leak within the round trip by which the time of the memory is uncertain. The
+ * first call then is sent; if it is denied, the next one waits until the drop has leaked. So an attacker costs the
+ * server two calls for each drop. A waiting call is in `due`, without a request in flight.
  *
  * A lease (leases.c) may answer a call at once, too. A call that takes one has a branch, with the deadline of the call.
  * The reply to the branch answers the call, and the rest is the lease. Other calls on the bucket wait for this reply.
