@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "answer.h"
+
 enum { DECISION_LOG_FLAGS = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC };
 enum { FLUSH_AT = 64 * 1024, WAITING_MOST = 4 * 1024 * 1024 };
 
@@ -73,7 +75,6 @@ static void decision_log_add_time(struct worker *worker) {
 void decision_log_add(struct worker *worker, const struct question *question, const steady_result *result) {
     static const char *const kinds[] = {", \"kind\": \"take\"", ", \"kind\": \"look\"", ", \"kind\": \"charge\"",
                                         ", \"kind\": \"shadow\""};
-    static const char *const sources[] = {NULL, NULL, "policy", "local", "memory", "lease"}; /* not of the store */
     struct buffer *out = &worker->log;
     if (worker->server->log_fd < 0 || !decision_log_takes(worker)) return;
     const size_t before = out->len;
@@ -84,7 +85,8 @@ void decision_log_add(struct worker *worker, const struct question *question, co
     decision_log_add_time(worker);
     buffer_add_text(out, result->success ? ", \"allowed\": true" : ", \"allowed\": false");
     if (result->error != 0) buffer_add_format(out, ", \"error\": \"%s\"", steady_error_name(result->error));
-    if (sources[result->source] != NULL) buffer_add_format(out, ", \"source\": \"%s\"", sources[result->source]);
+    if (result->source != STEADY_FROM_NOWHERE && result->source != STEADY_FROM_STORE)
+        buffer_add_format(out, ", \"source\": \"%s\"", answer_source(result));
     buffer_add_text(out, ", \"parts\": [");
     for (size_t i = 0; i < question->n_parts; i++) {
         const struct question_part *part = &question->parts[i];

@@ -315,8 +315,8 @@ class Middleware:
 
     def _add_fields(self, collected: RequestFields, answers: list[Answer], denied: bool) -> None:
         """Reports only answers of the store: for other answers the state of the limit is unknown. If the request is
-        denied, only the states of those that deny it are shown; one that was not asked has no state. Policies in a dry run are not reported: the client has
-        not to obey them."""
+        denied, only the states of those that deny it are shown. One that was not asked has no state. Policies in a dry
+        run are not reported: the client has not to obey them."""
         buckets = [bucket for bucket in from_store(answers) if bucket.ask.kind == "take"]
         collected.add(self._fields, [(b.quota, b.result if b.was_asked and not (denied and b.result.success) else None)
                                      for b in buckets])

@@ -13,15 +13,13 @@
 #include "convert.h"
 #include "local.h"
 #include "loop.h"
+#include "src/core/url.h"
 #include "src/local/local_store.h"
 
 /* The maxima of connect(), as in steady.h. */
 #define IN_FLIGHT_MAX (1 << 24)
 #define BUCKETS_MAX (1 << 30)
 #define TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
-#define DENY_MEMORY_MAX (60 * STEADY_SECOND)
-#define LEASE_AGE_MIN 1000
-#define LEASE_AGE_MAX (60 * STEADY_SECOND)
 
 /* A file for TLS is not usable any more: it was when the Store was made. This is logged once, because a policy may hide
  * the exception. */
@@ -235,13 +233,13 @@ static int store_read_deny_memory(PyObject *given, steady_store_options *options
     if (given == NULL || given == Py_None) return 0;
     if (convert_seconds(given, "deny_memory", 0, time) == 0) {
         options->deny_memory_off = *time == 0;
-        if (*time >= 0 && *time <= DENY_MEMORY_MAX) return 0;
+        if (*time >= 0 && *time <= STEADY__DENY_MEMORY_MAX) return 0;
     } else if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
         return -1;
     }
     PyErr_Clear();
     PyErr_Format(PyExc_ValueError, "deny_memory is %.50R s; it must be 0.000001 .. %d s, 0 for off, or None for 1 s",
-                 given, (int)(DENY_MEMORY_MAX / STEADY_SECOND));
+                 given, (int)(STEADY__DENY_MEMORY_MAX / STEADY_SECOND));
     return -1;
 }
 
@@ -249,13 +247,13 @@ static int store_read_deny_memory(PyObject *given, steady_store_options *options
 static int store_read_lease_age(PyObject *given, steady_us *age) {
     if (given == NULL || given == Py_None) return 0;
     if (convert_seconds(given, "lease_age", 0, age) == 0) {
-        if (*age == 0 || (*age >= LEASE_AGE_MIN && *age <= LEASE_AGE_MAX)) return 0;
+        if (*age == 0 || (*age >= STEADY__LEASE_AGE_MIN && *age <= STEADY__LEASE_AGE_MAX)) return 0;
     } else if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
         return -1;
     }
     PyErr_Clear();
     PyErr_Format(PyExc_ValueError, "lease_age is %.50R s; it must be 0.001 .. %d s, or 0 or None for no leases", given,
-                 (int)(LEASE_AGE_MAX / STEADY_SECOND));
+                 (int)(STEADY__LEASE_AGE_MAX / STEADY_SECOND));
     return -1;
 }
 

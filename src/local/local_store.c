@@ -26,9 +26,9 @@
 enum count { ALLOWED, DENIED, BLOCKED, REFUSED, OVERFLOWED, CLOCK_STEPS, COUNTS };
 
 /* Counters of different threads mostly lie in different cache lines: two shards are more than a line apart. The first
- * thread that counts in a shard owns it, and adds without locking the bus, which takes 1 to 4 ns.
- * Other threads whose ids lead to the same shard share the second set. When the owner ends, the shard
- * is owned by the next thread with its id, or by none. */
+ * thread that counts in a shard owns it, and adds without locking the bus, which takes 1 to 4 ns. Other threads whose
+ * ids lead to the same shard share the second set. When the owner ends, the shard is owned by the next thread with its
+ * id, or by none. */
 struct shard {
     atomic_uintptr_t owner; /* the id of a thread; 0: none yet */
     steady__counter own[COUNTS];
